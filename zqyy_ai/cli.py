@@ -1,0 +1,227 @@
+"""`zqyy-ai`: the command line. It calls the engine and the devkit, never Dagster and never the model.
+
+Every import that costs time is inside its command, so that `--help` is quick. An error of ours is one line on stderr and exit code 2.
+"""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zqyy_ai.domain.errors import ZqyyError
+
+if TYPE_CHECKING:
+    from zqyy_ai.settings import Settings
+
+EXIT_ERROR = 2
+
+
+class _OneLineErrors(click.Group):
+    """Shows an error of ours as one line instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ZqyyError as error:
+            click.echo(f"错误: {error}", err=True)
+            ctx.exit(EXIT_ERROR)
+        except KeyboardInterrupt:
+            ctx.exit(130)
+
+
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="zqyy-ai", prog_name="zqyy-ai")
+def main() -> None:
+    """台球门店 AI 洞察：让 biz.ai_cache 始终有新鲜、正确、可负担的内容。
+
+    设置全部来自环境变量，见 README。未设置 ZQYY_DATABASE_URL 时使用内置 PostgreSQL，未设置 DASHSCOPE_API_KEY 时使用百炼模拟器。
+    """
+
+
+stop_with_parent = click.option("--stop-with-parent", is_flag=True, hidden=True, help="启动它的进程（make）结束时一并停止。")
+
+
+@main.command()
+@stop_with_parent
+def dev(stop_with_parent: bool) -> None:
+    """启动整套服务（PostgreSQL、模拟器、Dagster），直到按下 Ctrl-C。"""
+    sys.exit(_serve(stop_with_parent=stop_with_parent, is_demo=False, once=False))
+
+
+@main.command()
+@click.option("--once", is_flag=True, envvar="ONCE", help="完成后立即停止并退出；有窗口失败时退出码为 1。也可用环境变量 ONCE=1。")
+@stop_with_parent
+def demo(once: bool, stop_with_parent: bool) -> None:
+    """启动整套服务，生成演示数据，并通过 Dagster 预热一家门店的 72 个财务窗口。
+
+    完成后继续运行，直到按下 Ctrl-C。
+    """
+    sys.exit(_serve(stop_with_parent=stop_with_parent, is_demo=True, once=once))
+
+
+@main.command()
+@click.option("--remove-triggers", is_flag=True, help="改为删除 biz.trigger_jobs 中本项目的五行触发器（原手册的回滚步骤）。")
+def migrate(remove_triggers: bool) -> None:
+    """把应用数据库迁移到最新结构；重复运行不会改变任何内容。"""
+    from zqyy_ai.store.migrations import migrate as migrate_database
+    from zqyy_ai.store.migrations import remove_trigger_rows
+
+    url = _joined_settings().required_database_url()
+    if remove_triggers:
+        click.echo(f"已删除 {remove_trigger_rows(url)} 行触发器")
+        return
+    click.echo(f"数据库结构版本：{migrate_database(url).current}")
+
+
+@main.command()
+def env() -> None:
+    """打印正在运行的服务的地址，供 shell 加载：eval "$(zqyy-ai env)"。"""
+    from zqyy_ai.devkit.stack import JOINED_NAME, read_running_stack
+
+    stack = read_running_stack(_settings(os.environ).home)
+    for name, value in stack.environment.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+    click.echo(f"export {JOINED_NAME}={shlex.quote(','.join(stack.embedded_names))}")
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="监听地址。")
+@click.option("--port", type=click.IntRange(1, 65535), default=None, help="监听端口。[默认：ZQYY_EMULATOR_PORT，8089]")
+@click.option("--latency", type=click.FloatRange(min=0), default=0.2, show_default=True, help="每次应答的延迟，单位：秒。")
+@click.option("--seed", type=int, default=1, show_default=True, help="随机种子；相同种子给出相同的应答。")
+@click.option("--fault-plan", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None, help="故障计划（JSON 文件）。")
+def emulator(host: str, port: int | None, latency: float, seed: int, fault_plan: Path | None) -> None:
+    """启动百炼（DashScope）应用接口的模拟器。它的应答由提示词中的数据算出，不是模型的输出。"""
+    from zqyy_ai.devkit.emulator import serve
+
+    serve(host, port or _settings(os.environ).emulator_port, latency, seed, fault_plan)
+
+
+@main.command("demo-data")
+@click.option("--sites", type=click.IntRange(1, 500), default=3, show_default=True, help="门店数，编号从 1001 开始。")
+@click.option("--days", type=click.IntRange(1, 3660), default=400, show_default=True, help="每家门店的天数。")
+@click.option("--seed", type=int, default=20260420, show_default=True, help="随机种子；相同种子给出相同的数据。")
+@click.option("--until", type=click.DateTime(["%Y-%m-%d"]), default=None, help="最后一个营业日，如 2026-04-20。[默认：昨天]")
+def demo_data(sites: int, days: int, seed: int, until: Any) -> None:
+    """重新生成演示数据仓库（模式 demo_dws 与 ai_source）；遇到他人的 ai_source 视图时拒绝执行。"""
+    from zqyy_ai.devkit.demo_data import fill
+
+    last_day: date | None = until.date() if until else None
+    filled = fill(_joined_settings().required_database_url(), sites=sites, days=days, seed=seed, until=last_day)
+    click.echo(f"已生成 {filled.sites} 家门店的数据，{filled.first_day} 至 {filled.last_day}，共 {filled.rows} 行")
+
+
+@main.command()
+@click.option("--site", "site_ids", type=int, required=True, multiple=True, help="门店编号，如 1001；可重复。")
+@click.option("--missing", is_flag=True, help="只预热还没有有效结果的窗口。")
+@click.option("--no-wait", is_flag=True, help="登记任务后立即返回，不显示进度。")
+def prewarm(site_ids: tuple[int, ...], missing: bool, no_wait: bool) -> None:
+    """预热门店的 72 个财务窗口：登记一个任务，由 Dagster 执行。需要服务正在运行。"""
+    from rich.console import Console
+
+    from zqyy_ai.engine.prewarm_requests import prewarm_progress, request_prewarm
+    from zqyy_ai.store.database import Database
+    from zqyy_ai.terminal import PrewarmOutcome, outcome_table, watch_prewarm
+
+    console = Console()
+    started = time.monotonic()
+    with Database(_joined_settings().required_database_url(), max_connections=2, application_name="zqyy-ai prewarm") as database:
+        jobs = [(site_id, request_prewarm(database, site_id, only_missing=missing)) for site_id in site_ids]
+        for site_id, job_id in jobs:
+            console.print(f"门店 {site_id}：任务 {job_id} 已登记")
+        if no_wait:
+            return
+        outcomes = []
+        for site_id, job_id in jobs:
+            progress = watch_prewarm(console, site_id, lambda job_id=job_id: prewarm_progress(database, job_id), time.sleep)  # type: ignore[misc]
+            outcomes.append(PrewarmOutcome(site_id, progress, time.monotonic() - started))
+    console.print(outcome_table(outcomes))
+    for outcome in outcomes:
+        if outcome.progress.error_message:
+            console.print(f"门店 {outcome.site_id}：{outcome.progress.error_message}")
+    if not all(outcome.is_good for outcome in outcomes):
+        sys.exit(1)
+
+
+@main.command()
+def doctor() -> None:
+    """检查每个部分（数据库、数据视图、应用 ID、百炼、Dagster），并说明如何修复；有失败项时退出码为 1。"""
+    from rich.console import Console
+
+    from zqyy_ai.engine.doctor import run_checks
+
+    console = Console()
+    outcomes = run_checks(_joined_settings())
+    for outcome in outcomes:
+        console.print(f"{'[green]✓[/]' if outcome.ok else '[red]✗[/]'} {outcome.name}：{outcome.detail}", soft_wrap=True)
+        if not outcome.ok and outcome.remedy:
+            console.print(f"    → {outcome.remedy}", soft_wrap=True)
+    if not all(outcome.ok for outcome in outcomes):
+        sys.exit(1)
+
+
+def _settings(environment: Mapping[str, str]) -> "Settings":
+    from zqyy_ai.settings import load_settings
+
+    return load_settings(environment)
+
+
+def _joined_settings() -> "Settings":
+    """Settings with the addresses of the stack that runs over ZQYY_HOME, where the environment doesn't name its own database."""
+    settings = _settings(os.environ)
+    if settings.database_url is not None:
+        return settings
+    from zqyy_ai.devkit.stack import StackNotRunning, read_running_stack
+
+    try:
+        stack = read_running_stack(settings.home)
+    except StackNotRunning:
+        return settings  # the command names the setting that it misses
+    return _settings({**stack.environment, **{name: value for name, value in os.environ.items() if value}})
+
+
+def _serve(*, stop_with_parent: bool, is_demo: bool, once: bool) -> int:
+    """Runs the stack and returns the exit code: 0 after an orderly end, 1 when windows failed, 128 + n after a signal before it was ready."""
+    from rich.console import Console
+
+    from zqyy_ai.devkit.processes import StopRequested, StopSignals
+    from zqyy_ai.devkit.stack import running_stack, without_joined
+    from zqyy_ai.terminal import Narration
+
+    parent_pid = os.getppid() if stop_with_parent else None
+    environment = without_joined(os.environ)
+    settings = _settings(environment)
+    console: Console = Console()
+    narration = Narration(console)
+    started = time.monotonic()
+    exit_code = 0
+    is_serving = False
+    with StopSignals(parent_pid=parent_pid) as signals:
+        try:
+            from zqyy_ai.devkit.demo import fill_demo_warehouse, play, show_addresses
+
+            fill = (lambda url: fill_demo_warehouse(url, narration)) if is_demo else None
+            with running_stack(settings, environment, narration, signals, fill=fill) as stack:
+                console.print(f"[green]服务已就绪[/]（{time.monotonic() - started:.1f} 秒）")
+                if is_demo:
+                    exit_code = 0 if play(stack, console) else 1
+                else:
+                    show_addresses(console, stack.addresses)
+                if once:
+                    return exit_code
+                console.print("按 Ctrl-C 停止")
+                is_serving = True
+                stack.children.serve()
+        except StopRequested as stop:
+            return exit_code if is_serving else stop.exit_code
+    return exit_code
+
+
+if __name__ == "__main__":
+    main()

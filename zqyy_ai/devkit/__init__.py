@@ -1,0 +1,1 @@
+"""What runs beside the project on a developer's machine: embedded PostgreSQL, emulator, demo data, stack."""

@@ -1,0 +1,70 @@
+"""Every error that the project raises on purpose.
+
+    ZqyyError
+    ├── PermanentError             a rerun does not help until somebody changes something
+    │   ├── SettingError           an environment variable is missing or malformed
+    │   ├── InvalidRequest         what a caller asked for cannot be meant (unknown site, window, event field)
+    │   ├── SchemaConflict         an existing table contradicts a migration
+    │   ├── SourceContractError    an `ai_source` view is missing or has the wrong columns
+    │   ├── CallRejected           DashScope refused the call for what it is; subclasses in `llm/errors.py`
+    │   └── ClaimLost              another worker took the target over; nothing was written
+    └── TransientError             the same work can succeed later
+        ├── GuardRefusal           breaker, rate or budget said no before any call was made
+        └── CallFailed             the call was tried and failed; subclasses in `llm/errors.py`
+
+A message says what was being done, what happened, whether a rerun helps and what to do.
+"""
+
+from datetime import datetime
+
+
+class ZqyyError(Exception):
+    """Root of the tree; never raised itself."""
+
+
+class PermanentError(ZqyyError):
+    """A rerun does not help until somebody changes something."""
+
+
+class SettingError(PermanentError):
+    """A setting is missing or malformed; the message names the environment variable."""
+
+
+class InvalidRequest(PermanentError):
+    """What was asked for cannot be meant; the message says what is allowed."""
+
+
+class SchemaConflict(PermanentError):
+    """An existing table has a column of another type than the migration needs."""
+
+
+class SourceContractError(PermanentError):
+    """The `ai_source` views do not fulfil docs/warehouse.md."""
+
+
+class CallRejected(PermanentError):
+    """The model refused this call, and would refuse it again."""
+
+
+class ClaimLost(PermanentError):
+    """The lease of a target's claim was lost before its answer was written; the new holder's answer stands."""
+
+
+class TransientError(ZqyyError):
+    """The same work can succeed later; `retry_at` is the earliest sensible moment, where one is known."""
+
+    def __init__(self, message: str, *, retry_at: datetime | None = None) -> None:
+        super().__init__(message)
+        self.retry_at = retry_at
+
+
+class GuardRefusal(TransientError):
+    """A guard refused before anything was sent. `reason` is what the run log's error_message says."""
+
+    def __init__(self, reason: str, message: str, *, retry_at: datetime | None = None) -> None:
+        super().__init__(message, retry_at=retry_at)
+        self.reason = reason
+
+
+class CallFailed(TransientError):
+    """The call was tried and failed for a cause that passes."""

@@ -1,0 +1,33 @@
+"""The runtime context: whether work is done for the present day, or in a sandbox for a date of the past.
+
+Every part is given one from the start, so that a sandbox can never leak into live rows by an argument that somebody forgot.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from enum import StrEnum
+
+from zqyy_ai.domain.business_clock import MIDNIGHT, business_date_at
+
+
+class RuntimeMode(StrEnum):
+    LIVE = "live"
+    SANDBOX = "sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeContext:
+    """`sandbox_date` is set exactly when the mode is sandbox."""
+
+    mode: RuntimeMode = RuntimeMode.LIVE
+    sandbox_date: date | None = None
+
+    def __post_init__(self) -> None:
+        if (self.mode is RuntimeMode.SANDBOX) != (self.sandbox_date is not None):
+            raise ValueError("a sandbox context has a sandbox_date, a live one has none")
+
+    def business_date(self, now: datetime, cutoff: time = MIDNIGHT) -> date:
+        return self.sandbox_date or business_date_at(now, cutoff)
+
+
+LIVE = RuntimeContext()

@@ -1,0 +1,200 @@
+"""The doctor: looks at every part that a prewarm needs and says what to do about each that is not well.
+
+Nothing is changed and nothing is paid. A check that cannot be made because an earlier one failed is left out, and said so.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import psycopg
+
+from zqyy_ai.domain.apps import APPS, AppType
+from zqyy_ai.domain.errors import SettingError, ZqyyError
+from zqyy_ai.llm.probe import ProbeVerdict, probe_application
+from zqyy_ai.settings import DASHSCOPE_BASE_URL, Settings
+from zqyy_ai.store.migrations import TRIGGER_ROWS, schema_version
+from zqyy_ai.warehouse.contract import check_contract
+
+_FINANCE_APPS = (AppType.FINANCE, AppType.FINANCE_AREA)
+_MOST_PROBLEMS_TOLD = 8
+_CONNECT_TIMEOUT_SECONDS = 5
+
+
+class Verdict(StrEnum):
+    """`unknown`: could not be checked."""
+
+    OK = "ok"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOutcome:
+    """One check. `remedy` says what to do, empty when all is well."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+
+
+def run_checks(settings: Settings) -> Iterator[CheckOutcome]:
+    """All checks, each as soon as it is done."""
+    yield from _check_database(settings)
+    yield from _check_app_ids(settings)
+    yield from _check_dashscope(settings)
+    yield from _check_dagster(settings)
+    yield _limits(settings)
+
+
+def _check_database(settings: Settings) -> Iterator[CheckOutcome]:
+    name = "数据库"
+    try:
+        url = settings.required_database_url()
+        connection = psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_SECONDS, autocommit=True)
+    except SettingError as missing:
+        yield CheckOutcome(name, Verdict.FAILED, "没有数据库地址", str(missing))
+        return
+    except psycopg.OperationalError as failure:
+        yield CheckOutcome(name, Verdict.FAILED, _first_line(failure), "请检查 ZQYY_DATABASE_URL 的主机、端口、账号与密码,以及数据库是否在运行")
+        return
+    with connection:
+        yield CheckOutcome(name, Verdict.OK, f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}")
+        migrated = _check_migrations(url)
+        yield migrated
+        if migrated.verdict is Verdict.OK:
+            yield _check_triggers(connection)
+            yield _check_sites(connection)
+        yield from _check_source(connection)
+
+
+def _check_migrations(url: str) -> CheckOutcome:
+    try:
+        version = schema_version(url)
+    except Exception as failure:  # SQLAlchemy's tree and the driver's: whatever it is, the operator reads it
+        return CheckOutcome("迁移", Verdict.FAILED, _first_line(failure), "账号需要能读取 biz.zqyy_ai_version;或运行 zqyy-ai migrate")
+    if version.is_current:
+        return CheckOutcome("迁移", Verdict.OK, f"版本 {version.current}")
+    return CheckOutcome("迁移", Verdict.FAILED, f"版本 {version.current or '无'},应为 {version.head}", "运行 zqyy-ai migrate")
+
+
+def _check_triggers(connection: psycopg.Connection[Any]) -> CheckOutcome:
+    rows = connection.execute("SELECT job_name, status FROM biz.trigger_jobs WHERE job_name = ANY(%s)", [list(TRIGGER_ROWS)]).fetchall()
+    missing = sorted(set(TRIGGER_ROWS) - {job_name for job_name, _ in rows})
+    if missing:
+        return CheckOutcome("触发器", Verdict.FAILED, f"缺少 {', '.join(missing)}", "按 docs/operations.md“恢复触发器”补回这些行")
+    disabled = sorted(job_name for job_name, status in rows if status != "enabled")
+    return CheckOutcome("触发器", Verdict.OK, f"5 个触发器,停用:{', '.join(disabled) or '无'}")
+
+
+def _check_sites(connection: psycopg.Connection[Any]) -> CheckOutcome:
+    row = connection.execute("SELECT count(*) FROM biz.sites WHERE coalesce(is_active, true)").fetchone()
+    if row is None or not row[0]:
+        return CheckOutcome("门店", Verdict.FAILED, "biz.sites 中没有营业门店", "在 biz.sites 中登记门店;演示环境运行 zqyy-ai demo-data")
+    return CheckOutcome("门店", Verdict.OK, f"{row[0]} 个营业门店")
+
+
+def _check_source(connection: psycopg.Connection[Any]) -> Iterator[CheckOutcome]:
+    try:
+        problems = check_contract(connection)
+    except (psycopg.Error, ZqyyError) as failure:
+        yield CheckOutcome("业务数据", Verdict.FAILED, _first_line(failure), "请按 docs/warehouse.md 建立 ai_source 视图并授予读取权限")
+        return
+    if not problems:
+        yield CheckOutcome("业务数据", Verdict.OK, "ai_source 视图、字段与合计(hall、all)符合约定")
+    for problem in problems[:_MOST_PROBLEMS_TOLD]:
+        yield CheckOutcome("业务数据", Verdict.FAILED, str(problem), "请按 docs/warehouse.md 修正视图")
+    if len(problems) > _MOST_PROBLEMS_TOLD:
+        yield CheckOutcome("业务数据", Verdict.FAILED, f"另有 {len(problems) - _MOST_PROBLEMS_TOLD} 个问题", "请按 docs/warehouse.md 修正视图")
+
+
+def _check_app_ids(settings: Settings) -> Iterator[CheckOutcome]:
+    for app in APPS.values():
+        if app.app_type in settings.app_ids:
+            yield CheckOutcome(f"应用 {app.title}", Verdict.OK, f"{app.app_id_setting} 已设置")
+        elif app.app_type in _FINANCE_APPS:
+            yield CheckOutcome(f"应用 {app.title}", Verdict.FAILED, "没有应用 ID", f"请设置 {app.app_id_setting} 为百炼控制台中的应用 ID")
+        else:
+            yield CheckOutcome(f"应用 {app.title}", Verdict.UNKNOWN, f"{app.app_id_setting} 未设置(财务预热不需要)")
+
+
+def _check_dashscope(settings: Settings) -> Iterator[CheckOutcome]:
+    name = "百炼"
+    try:
+        api_key = settings.required_api_key()
+    except SettingError as missing:
+        yield CheckOutcome(name, Verdict.FAILED, "没有 API key", str(missing))
+        return
+    base_url = settings.dashscope_base_url or DASHSCOPE_BASE_URL
+    for app in (APPS[app_type] for app_type in _FINANCE_APPS if app_type in settings.app_ids):
+        found = probe_application(api_key, base_url, settings.app_id(app.app_type))
+        subject = f"{name} {app.title}"
+        match found.verdict:
+            case ProbeVerdict.OK:
+                detail = f"{base_url} 可达,key 被接受(应用的模型与系统提示词无法免费检查)"
+                yield CheckOutcome(subject, Verdict.OK, detail)
+            case ProbeVerdict.KEY_REFUSED:
+                yield CheckOutcome(subject, Verdict.FAILED, found.detail, "请检查 DASHSCOPE_API_KEY 及账户是否欠费")
+            case ProbeVerdict.APP_REFUSED:
+                yield CheckOutcome(subject, Verdict.FAILED, found.detail, f"请检查 {app.app_id_setting},以及应用是否已发布、key 是否属于同一业务空间")
+            case ProbeVerdict.UNREACHABLE:
+                yield CheckOutcome(subject, Verdict.FAILED, found.detail, f"连不上 {base_url}:请检查网络与 DASHSCOPE_HTTP_BASE_URL")
+            case ProbeVerdict.UNCLEAR:
+                yield CheckOutcome(subject, Verdict.UNKNOWN, f"{found.detail}:不能判断", "稍后再试,或从控制台运行一次应用")
+
+
+def _check_dagster(settings: Settings) -> Iterator[CheckOutcome]:
+    yield _check_dagster_storage(settings)
+    yield _check_dagster_daemons(settings)
+
+
+def _check_dagster_storage(settings: Settings) -> CheckOutcome:
+    name = "Dagster 存储"
+    if settings.dagster_database_url is None:
+        return CheckOutcome(name, Verdict.FAILED, "没有数据库地址", "请设置 ZQYY_DAGSTER_DATABASE_URL 为 postgresql:// 地址")
+    try:
+        url = settings.dagster_database_url.get_secret_value()
+        with psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_SECONDS) as connection:
+            row = connection.execute("SELECT to_regclass('event_logs') IS NOT NULL").fetchone()
+    except psycopg.OperationalError as failure:
+        return CheckOutcome(name, Verdict.FAILED, _first_line(failure), "请检查 ZQYY_DAGSTER_DATABASE_URL")
+    if row is None or not row[0]:
+        return CheckOutcome(name, Verdict.FAILED, "还没有 Dagster 的表", "启动一次 Dagster(make dev),或检查地址是否指向正确的库")
+    return CheckOutcome(name, Verdict.OK, "可达")
+
+
+_DAEMON_QUERY = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
+
+
+def _check_dagster_daemons(settings: Settings) -> CheckOutcome:
+    import requests
+
+    name, base = "Dagster 进程", f"http://{settings.host}:{settings.dagster_port}"
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            answer = session.post(f"{base}/graphql", json={"query": _DAEMON_QUERY}, timeout=_CONNECT_TIMEOUT_SECONDS)
+            statuses = answer.json()["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+    except (requests.RequestException, ValueError, KeyError, TypeError) as failure:
+        return CheckOutcome(name, Verdict.FAILED, f"{base} 没有回应({type(failure).__name__})", "用 make dev 启动,或检查 ZQYY_HOST 与 ZQYY_DAGSTER_PORT")
+    ill = sorted(status["daemonType"] for status in statuses if status["required"] and not status["healthy"])
+    if ill:
+        return CheckOutcome(name, Verdict.FAILED, f"不健康:{', '.join(ill)}", "请检查 dagster-daemon 是否在运行,日志在 $ZQYY_HOME/logs")
+    return CheckOutcome(name, Verdict.OK, f"{base},守护进程健康")
+
+
+def _limits(settings: Settings) -> CheckOutcome:
+    told = (
+        f"每店每分钟 {settings.site_calls_per_minute} 次(突发 {settings.site_calls_burst}),每应用每秒 {settings.app_calls_per_second} 次,"
+        f"同时 {settings.llm_concurrency} 个调用;熔断 {settings.breaker_failures} 次失败 / {settings.breaker_cooldown_seconds:g} 秒;"
+        f"Token 每日 {settings.daily_token_limit:,}、每月 {settings.monthly_token_limit:,},"
+        f"每店每日 {settings.site_daily_token_limit:,}、每月 {settings.site_monthly_token_limit:,}"
+    )
+    return CheckOutcome("限额", Verdict.OK, told)
+
+
+def _first_line(failure: BaseException) -> str:
+    return (str(failure).strip().splitlines() or [type(failure).__name__])[0][:300]
+

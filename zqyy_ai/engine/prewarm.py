@@ -1,0 +1,251 @@
+"""The prewarm: a site's finance windows side by side, each a guarded step, under one job.
+
+    with PrewarmRun(engine, site_id, windows, run_id) as prewarm:
+        for outcome in prewarm.outcomes(): ...
+
+The job is claimed (or, for a run that a person started, written) at the start and ended at the end, whatever happens between. One query
+brings all business data; the windows' prompts are computed from it while the first calls are already under way.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from zqyy_ai.domain.answers import FinanceAnswer
+from zqyy_ai.domain.apps import APPS, AppType, finance_app_of
+from zqyy_ai.domain.events import APP_CHAINS, EventType
+from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey, earliest_day
+from zqyy_ai.engine.assembly import Engine
+from zqyy_ai.engine.step import StepRequest, StepResult, StepStatus
+from zqyy_ai.prompts.finance import FinancePrompts
+from zqyy_ai.store import cache, sites, trigger_jobs
+from zqyy_ai.store.cache import CachedAnswer
+from zqyy_ai.store.sites import Site
+from zqyy_ai.store.trigger_jobs import NewJob, TriggerJob
+from zqyy_ai.warehouse.finance import load_finance, loaded_through
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_INTERVAL_SECONDS = 0.25
+# The shortest time for which a job goes back to the queue: each round costs the start of a run.
+_SHORTEST_SEND_BACK = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOutcome:
+    window: WindowKey
+    result: StepResult
+
+
+@dataclass(slots=True)
+class _Counts:
+    total: int
+    done: int = 0
+    reused: int = 0
+    failed: int = 0
+    calls: int = 0
+    tokens: int = 0
+    bad: list[WindowOutcome] = field(default_factory=list)
+
+    def add(self, outcome: WindowOutcome) -> None:
+        result = outcome.result
+        self.calls += result.calls
+        self.tokens += result.tokens
+        if result.status.is_good:
+            self.done += 1
+            self.reused += result.status is not StepStatus.ANSWERED
+        else:
+            self.failed += 1
+            self.bad.append(outcome)
+
+    def as_progress(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("total", "done", "reused", "failed", "calls", "tokens")}
+
+
+class PrewarmRun:
+    """One run's work on one site. `job` is None when the run was asked for a job that another run has taken: there is nothing to do."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        site_id: int,
+        windows: list[WindowKey],
+        *,
+        run_id: str,
+        asked_by_sensor: bool = False,
+        regenerate: bool = False,
+        only_missing: bool = False,
+    ) -> None:
+        self._engine = engine
+        self._windows = windows
+        self._run_id = run_id
+        self._asked_by_sensor = asked_by_sensor
+        self._regenerate = regenerate
+        self._only_missing = only_missing
+        self._counts = _Counts(total=len(windows))
+        self._progress_shown_at = 0.0
+        with engine.database.autocommit() as connection:
+            self.site: Site = sites.get_site(connection, site_id)
+        self.job: TriggerJob | None = None
+
+    @property
+    def business_date(self) -> date:
+        return self._engine.runtime_context.business_date(self._engine.clock.now(), self.site.business_day_cutoff)
+
+    def __enter__(self) -> Self:
+        engine, site_id = self._engine, self.site.site_id
+        with engine.database.transaction() as connection:
+            trigger_jobs.supersede_past(connection, site_id, self.business_date)
+            claim: dict[str, Any] = {"run_id": self._run_id, "worker_id": engine.worker.id, "lease": engine.worker.lease}
+            if set(self._windows) == set(WINDOW_KEYS):
+                self.job = trigger_jobs.claim_dws_job(connection, site_id, **claim)
+            if self.job is None and not self._asked_by_sensor:
+                self.job = trigger_jobs.add_running(connection, self._job_of_a_person(), **claim)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.job is not None:
+            self._show_progress(self.job, at_once=True)
+            self._end_job(self.job, error)
+
+    def outcomes(self) -> Iterator[WindowOutcome]:
+        """Each window's outcome as soon as it is known. Leaving early lets running calls end and be written, and starts no new one."""
+        if self.job is None:
+            return
+        job = self.job
+        pending: dict[Future[StepResult], WindowKey] = {}
+        pool = ThreadPoolExecutor(min(len(self._windows), self._engine.settings.llm_concurrency), thread_name_prefix="zqyy-ai step")
+        try:
+            fresh = self._fresh_answers(job)
+            for window, answer in fresh.items():
+                yield self._counted(job, WindowOutcome(window, _left_as_it_is(answer)))
+            for request, window in self._requests(job, [w for w in self._windows if w not in fresh]):
+                pending[pool.submit(self._engine.step.run, request)] = window
+            while pending:
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield self._counted(job, WindowOutcome(pending.pop(future), future.result()))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _fresh_answers(self, job: TriggerJob) -> dict[WindowKey, CachedAnswer]:
+        """With `only_missing`, the windows whose answer is still valid."""
+        if not (self._only_missing or job.only_missing):
+            return {}
+        with self._engine.database.autocommit() as connection:
+            valid = cache.valid_targets(connection, self.site.site_id, map(str, self._windows), now=self._engine.clock.now())
+        return {window: valid[str(window)] for window in self._windows if str(window) in valid}
+
+    def _requests(self, job: TriggerJob, windows: list[WindowKey]) -> Iterator[tuple[StepRequest, WindowKey]]:
+        if not windows:
+            return
+        business_date, site = self.business_date, self.site
+        with self._engine.database.transaction() as connection:
+            through = loaded_through(connection, site.site_id)
+            daily = load_finance(connection, site.site_id, earliest_day(business_date), business_date)
+        prompts = FinancePrompts(
+            daily, site_id=site.site_id, site_name=site.site_name, business_date=business_date, loaded_through=through
+        )
+        reuse_not_before = job.created_at if self._regenerate or job.regenerate else None
+        for window in windows:
+            prompt = prompts.for_window(window)
+            yield (
+                StepRequest(
+                    app=finance_app_of(window),
+                    site=site,
+                    target_id=str(window),
+                    answer_model=FinanceAnswer,
+                    business_date=business_date,
+                    references=prompt.references,
+                    triggered_by=job.event_type,
+                    trigger_type=_trigger_type(job),
+                    prompt=prompt.text,
+                    fixed_answer=prompt.fixed_answer,
+                    reuse_not_before=reuse_not_before,
+                    trigger_job_id=job.id,
+                    dagster_run_id=self._run_id,
+                ),
+                window,
+            )
+
+    def _counted(self, job: TriggerJob, outcome: WindowOutcome) -> WindowOutcome:
+        self._counts.add(outcome)
+        self._show_progress(job, at_once=False)
+        return outcome
+
+    def _show_progress(self, job: TriggerJob, *, at_once: bool) -> None:
+        if at_once or time.monotonic() - self._progress_shown_at >= _PROGRESS_INTERVAL_SECONDS:
+            with self._engine.database.autocommit() as connection:
+                trigger_jobs.record_progress(connection, job, self._counts.as_progress())
+            self._progress_shown_at = time.monotonic()
+
+    def _end_job(self, job: TriggerJob, error: BaseException | None) -> None:
+        counts = self._counts
+        with self._engine.database.transaction() as connection:
+            if error is not None:
+                status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
+                trigger_jobs.finish(connection, job, status, f"运行中断:{type(error).__name__}: {error}")
+            elif not counts.bad:
+                trigger_jobs.finish(connection, job, JobStatus.COMPLETED)
+            elif (retry_at := self._retry_at(job)) is not None:
+                trigger_jobs.send_back(connection, job, retry_at, _summary(counts.bad))
+            else:
+                status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
+                trigger_jobs.finish(connection, job, status, _summary(counts.bad))
+            for app in (AppType.FINANCE, AppType.FINANCE_AREA):
+                cache.prune(connection, APPS[app].cache_type, self.site.site_id)
+
+    def _retry_at(self, job: TriggerJob) -> datetime | None:
+        """When the job is worth another round: as soon as time has cured the first of its refusals. A person's own run is not repeated."""
+        curable = [outcome.result.retry_at for outcome in self._counts.bad if outcome.result.retry_at is not None]
+        if not curable or job.event_type != EventType.DWS_COMPLETED:
+            return None
+        return max(min(curable), self._engine.clock.now() + _SHORTEST_SEND_BACK)
+
+    def _job_of_a_person(self) -> NewJob:
+        one = self._windows[0] if len(self._windows) == 1 else None
+        event_type = EventType.RUN_APP if one else EventType.BACKFILL
+        subject = str(one) if one else f"{self._windows[0]}..{self._windows[-1]}"
+        mode = self._engine.runtime_context.mode.value
+        return NewJob(
+            event_type=event_type,
+            site_id=self.site.site_id,
+            business_date=self.business_date,
+            dedup_key="|".join((event_type.value, str(self.site.site_id), subject, self.business_date.isoformat(), mode)),
+            app_chain=APP_CHAINS[EventType.DWS_COMPLETED],
+            payload={
+                "app_type": finance_app_of(one).app_type.value if one else AppType.FINANCE.value,
+                "targets": [str(window) for window in self._windows],
+                "regenerate": self._regenerate,
+                "only_missing": self._only_missing,
+                "source": "dagster",
+            },
+            is_forced=True,
+        )
+
+
+def _left_as_it_is(answer: CachedAnswer) -> StepResult:
+    return StepResult(
+        StepStatus.REUSED, answer.result_json, cache_id=answer.id, run_log_id=answer.run_log_id, expires_at=answer.expires_at
+    )
+
+
+def _trigger_type(job: TriggerJob) -> str:
+    if job.event_type != EventType.DWS_COMPLETED or job.is_forced:
+        return "manual"
+    return "cron" if job.payload.get("source") == "schedule" else "event"
+
+
+def _summary(bad: list[WindowOutcome]) -> str:
+    codes: dict[str, int] = {}
+    for outcome in bad:
+        code = outcome.result.error_code or "unknown"
+        codes[code] = codes.get(code, 0) + 1
+    told = ",".join(f"{code} × {count}" for code, count in sorted(codes.items()))
+    return f"{len(bad)} 个窗口失败:{told};首个 {bad[0].window}:{bad[0].result.error_message}"

@@ -1,0 +1,65 @@
+"""The daily prewarm's schedule: the cron rows of `biz.trigger_jobs`, obeyed from one minute to the next.
+
+A row is due when its `next_run_at` has come; a fire that was missed while nothing ran happens once. An edited expression is noticed by
+the expression that `next_run_at` was worked out for.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cronsim import CronSim, CronSimError
+
+from zqyy_ai.domain.business_clock import SHANGHAI, Clock
+from zqyy_ai.store import triggers
+from zqyy_ai.store.database import Database
+from zqyy_ai.store.triggers import PREWARM_JOB_TYPE, Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleCheck:
+    """Whether a trigger is due now, and when one will be next (None: no enabled row with a readable cron)."""
+
+    is_due: bool
+    next_run_at: datetime | None
+    error: str | None = None
+
+
+def next_fire(expression: str, after: datetime) -> datetime:
+    """The first moment after `after` that the expression names, in Asia/Shanghai. Raises ValueError for an unreadable one."""
+    try:
+        return next(CronSim(expression, after.astimezone(SHANGHAI)))
+    except (CronSimError, StopIteration) as invalid:
+        raise ValueError(f"cron 表达式 {expression!r} 无效:{invalid}") from None
+
+
+def check_schedule(database: Database, clock: Clock) -> ScheduleCheck:
+    """Looks at the prewarm's cron rows once and moves those that are due on to their next moment."""
+    now = clock.now()
+    is_due, upcoming, error = False, [], None
+    with database.transaction() as connection:
+        for trigger in triggers.cron_triggers(connection, PREWARM_JOB_TYPE):
+            if not trigger.is_enabled:
+                continue
+            try:
+                due, next_run_at = _look_at(trigger, now)
+            except ValueError as invalid:
+                error = str(invalid)
+                triggers.record_run(connection, trigger.id, trigger.last_run_at or now, error)
+                continue
+            if due:
+                is_due = True
+                triggers.record_run(connection, trigger.id, now)
+            if next_run_at != trigger.next_run_at or trigger.scheduled_expression != trigger.cron_expression:
+                triggers.schedule_next(connection, trigger, next_run_at)
+            upcoming.append(next_run_at)
+    return ScheduleCheck(is_due, min(upcoming, default=None), error)
+
+
+def _look_at(trigger: Trigger, now: datetime) -> tuple[bool, datetime]:
+    expression = trigger.cron_expression
+    if not isinstance(expression, str):
+        raise ValueError("trigger_config 缺少 cron_expression")
+    following = next_fire(expression, now)
+    if trigger.next_run_at is None or trigger.scheduled_expression not in (None, expression):
+        return False, following
+    return (True, following) if trigger.next_run_at <= now else (False, trigger.next_run_at)

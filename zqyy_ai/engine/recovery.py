@@ -1,0 +1,63 @@
+"""Recovery: what dead processes left behind is put right: jobs, claims, slots, reservations, half-written run logs.
+
+Either at once, because Dagster has said that a run died, or by and by, when a lease has run out. Repeating it changes nothing.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.guards.budget import BudgetGuard
+from zqyy_ai.store import alerts, leases, run_logs, trigger_jobs
+from zqyy_ai.store.alerts import Alert, AlertType, Severity
+from zqyy_ai.store.database import Connection, Database
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What was found and put right."""
+
+    jobs_requeued: int = 0
+    jobs_dead: int = 0
+    reservations_charged: int = 0
+    reservations_released: int = 0
+
+    @property
+    def is_nothing(self) -> bool:
+        return self == Recovered()
+
+
+def recover_lost_leases(database: Database, budget: BudgetGuard, *, max_attempts: int) -> Recovered:
+    """For work whose lease ran out, whoever held it."""
+    with database.transaction() as connection:
+        lost = trigger_jobs.give_up_lost(connection, max_attempts=max_attempts)
+        for run_id in {job.run_id for job in lost if job.run_id}:
+            run_logs.close_of_dead_run(connection, run_id)
+        charged, released = budget.settle_of_the_dead(connection)
+        return _recovered(connection, lost, charged, released)
+
+
+def recover_dead_run(database: Database, budget: BudgetGuard, run_id: str, *, max_attempts: int) -> Recovered:
+    """For one Dagster run that is known to be over: does not wait for its leases. A run that ended its job itself left nothing."""
+    with database.transaction() as connection:
+        charged = released = 0
+        for worker_id in leases.workers_of_run(connection, run_id):
+            more_charged, more_released = budget.settle_of_the_dead(connection, worker_id)
+            charged, released = charged + more_charged, released + more_released
+            leases.free_all(connection, worker_id)
+        lost = trigger_jobs.give_up_lost(connection, max_attempts=max_attempts, dead_run_id=run_id)
+        run_logs.close_of_dead_run(connection, run_id)
+        return _recovered(connection, lost, charged, released)
+
+
+def _recovered(connection: Connection, lost: list[trigger_jobs.TriggerJob], charged: int, released: int) -> Recovered:
+    dead = [job for job in lost if job.status is JobStatus.DEAD]
+    for job in dead:
+        message = f"任务 {job.id}(门店 {job.site_id},{job.event_type})多次中断,已放弃"
+        alerts.raise_alert(connection, Alert(AlertType.JOB_DEAD, message, job.site_id, severity=Severity.CRITICAL, detail=str(job.id)))
+    found = Recovered(len(lost) - len(dead), len(dead), charged, released)
+    if not found.is_nothing:
+        logger.warning("recovery.done %s", found)
+    return found

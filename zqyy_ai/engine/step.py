@@ -1,0 +1,561 @@
+"""The guarded step: one target's prompt becomes its cached answer, at the price of at most the calls that it accounts for.
+
+    claim → unchanged input? reuse → breaker → rate → budget → slot → run log → one POST → parse → settle → cache → live event
+
+Invariants: one worker at a time works for a target; each POST has its own reservation and its own run log; what was paid is settled
+before anything else is tried; an answer is written only while the claim is still held; no database connection is held during a call.
+Expected failures are results, not exceptions: a chain or a batch goes on with its next step.
+"""
+
+import hashlib
+import json
+import logging
+import random
+import time
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+
+from zqyy_ai.domain.answers import Answer
+from zqyy_ai.domain.apps import App
+from zqyy_ai.domain.business_clock import Clock
+from zqyy_ai.domain.call_failures import BudgetEffect, FailureRule, RetryRule
+from zqyy_ai.domain.errors import ClaimLost, GuardRefusal
+from zqyy_ai.engine.worker import Worker
+from zqyy_ai.guards.breaker import BreakerGuard, Permit
+from zqyy_ai.guards.budget import BudgetGuard, Reservation
+from zqyy_ai.guards.call_slots import SlotGuard
+from zqyy_ai.guards.rate_limit import RateGuard
+from zqyy_ai.llm.errors import CallTimedOut, ModelCallError
+from zqyy_ai.llm.estimates import estimate_tokens
+from zqyy_ai.llm.parsing import parse_reply
+from zqyy_ai.llm.replies import Reply, Usage
+from zqyy_ai.settings import Settings
+from zqyy_ai.store import alerts, cache, live_events, run_logs, step_claims
+from zqyy_ai.store.alerts import Alert, AlertType, Severity
+from zqyy_ai.store.cache import CachedAnswer
+from zqyy_ai.store.database import Connection, Database
+from zqyy_ai.store.run_logs import RunEnd, RunStatus, RunSubject
+from zqyy_ai.store.sites import Site
+from zqyy_ai.store.step_claims import StepClaim
+
+logger = logging.getLogger(__name__)
+
+_CLAIM_LOOK_INTERVAL_SECONDS = 0.5
+_FIRST_BACKOFF_SECONDS = 1.0
+_LONGEST_BACKOFF_SECONDS = 30.0
+
+
+class StepStatus(StrEnum):
+    """`fixed`: a window without data got its fixed answer; `refused`: a guard said no before any call."""
+
+    ANSWERED = "answered"
+    REUSED = "reused"
+    FIXED = "fixed"
+    FAILED = "failed"
+    REFUSED = "refused"
+
+    @property
+    def is_good(self) -> bool:
+        return self in (StepStatus.ANSWERED, StepStatus.REUSED, StepStatus.FIXED)
+
+
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """What to ask for one target. Exactly one of `prompt` and `fixed_answer` is given.
+
+    `reuse_not_before` bars the reuse of answers older than that moment (`regenerate`).
+    """
+
+    app: App
+    site: Site
+    target_id: str
+    answer_model: type[Answer]
+    business_date: date
+    references: dict[str, Any]
+    triggered_by: str
+    trigger_type: str
+    prompt: str | None = None
+    fixed_answer: dict[str, Any] | None = None
+    reuse_not_before: datetime | None = None
+    trigger_job_id: int | None = None
+    member_id: int | None = None
+    assistant_id: int | None = None
+    dagster_run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """How a step ended. Tokens and latency are of the successful call, 0 without one; `calls` counts every POST of the step.
+
+    `retry_at` is set when time cures what went wrong.
+    """
+
+    status: StepStatus
+    result: dict[str, Any] | None = None
+    cache_id: int | None = None
+    run_log_id: int | None = None
+    expires_at: datetime | None = None
+    calls: int = 0
+    tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    latency_ms: int = 0
+    model_ids: tuple[str, ...] = ()
+    error_code: str | None = None
+    error_message: str | None = None
+    retry_at: datetime | None = None
+
+
+class ModelClient(Protocol):
+    """What a step needs of `llm.client.DashScopeClient`."""
+
+    def call(self, app_id: str, prompt: str, *, timeout_seconds: float) -> Reply: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    breaker: BreakerGuard
+    rate: RateGuard
+    budget: BudgetGuard
+    slots: SlotGuard
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One POST that came back with a valid answer, settled and logged."""
+
+    reply: Reply
+    answer: Answer
+    log_id: int
+    charged_tokens: int
+
+
+class _CallEnded(Exception):
+    """One POST that did not bring an answer, settled and logged."""
+
+    def __init__(self, error: ModelCallError, log_id: int) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.log_id = log_id
+
+
+class GuardedStep:
+    """Carries out step requests; one instance a process, used by many threads."""
+
+    def __init__(self, *, database: Database, client: ModelClient, guards: Guards, settings: Settings, clock: Clock, worker: Worker) -> None:
+        self._database = database
+        self._client = client
+        self._guards = guards
+        self._settings = settings
+        self._clock = clock
+        self._worker = worker
+
+    def run(self, request: StepRequest) -> StepResult:
+        """Never raises for what can be expected of guards and models; a database that is gone, or a bug, does raise."""
+        input_hash = self._input_hash(request)
+        try:
+            claim = self._claim(request)
+        except GuardRefusal as refusal:
+            return self._refused(request, refusal, input_hash)
+        try:
+            reused = self._reuse(request, claim, input_hash)
+            if reused is not None:
+                return reused
+            if request.fixed_answer is not None:
+                return self._write_fixed_answer(request, claim, input_hash)
+            return self._ask(request, claim, input_hash)
+        except ClaimLost as lost:
+            return StepResult(StepStatus.FAILED, error_code="claim_lost", error_message=str(lost), retry_at=self._in(seconds=1))
+        finally:
+            # Ends the claim on every path that did not end it with its answer; after that this finds no row.
+            with self._database.autocommit() as connection:
+                step_claims.end(connection, claim)
+
+    # Before the call
+
+    def _input_hash(self, request: StepRequest) -> str:
+        """Covers the prompt, the application and the revision of its own system prompt, which we cannot see."""
+        if request.prompt is None:
+            parts: tuple[str, ...] = ("fixed", json.dumps(request.fixed_answer, ensure_ascii=False, sort_keys=True))
+        else:
+            app = request.app.app_type
+            parts = (self._settings.app_id(app), self._settings.app_revision(app), request.prompt)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def _claim(self, request: StepRequest) -> StepClaim:
+        """Waits for its turn at the target. Raises GuardRefusal (`target_busy`) when the turn does not come in time."""
+        deadline = time.monotonic() + self._settings.guard_wait_seconds
+        while True:
+            with self._database.autocommit() as connection:
+                claim = step_claims.take(
+                    connection,
+                    request.app.cache_type,
+                    request.site.site_id,
+                    request.target_id,
+                    worker_id=self._worker.id,
+                    lease=self._worker.lease,
+                )
+            if claim is not None:
+                return claim
+            if time.monotonic() >= deadline:
+                raise GuardRefusal("target_busy", "该目标正由另一个进程生成", retry_at=self._in(seconds=60))
+            self._pause(_CLAIM_LOOK_INTERVAL_SECONDS * random.uniform(0.5, 1.0))
+
+    def _reuse(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult | None:
+        """The newest valid answer, its expiry moved on, when it was made from the same input."""
+        with self._database.transaction() as connection:
+            found = cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id)
+            if found is None or not self._may_reuse(found, request, input_hash):
+                return None
+            expires_at = self._expires_at(request)
+            cache.extend(connection, found.id, expires_at)
+            log_id = run_logs.record(connection, self._subject(request, input_hash), RunStatus.REUSED)
+            self._publish(connection, request, found.id)
+            step_claims.end(connection, claim)
+        return StepResult(StepStatus.REUSED, found.result_json, found.id, log_id, expires_at)
+
+    def _may_reuse(self, found: CachedAnswer, request: StepRequest, input_hash: str) -> bool:
+        oldest = self._clock.now() - timedelta(days=self._settings.reuse_max_age_days)
+        if request.reuse_not_before is not None:
+            oldest = max(oldest, request.reuse_not_before)
+        return found.input_hash == input_hash and found.created_at >= oldest
+
+    def _write_fixed_answer(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult:
+        assert request.fixed_answer is not None
+        with self._database.transaction() as connection:
+            log_id = run_logs.record(connection, self._subject(request, input_hash), RunStatus.REUSED, error_code="no_data")
+            cache_id, result, expires_at = self._write(connection, request, claim, request.fixed_answer, input_hash, log_id)
+        return StepResult(StepStatus.FIXED, result, cache_id, log_id, expires_at)
+
+    # Calls
+
+    def _ask(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult:
+        """Calls until there is an answer, no retry is allowed, or the step's time is used up. Waiting at guards costs none of it."""
+        time_left = self._settings.step_timeout_seconds
+        calls = single_retries = 0
+        backoff_seconds = _FIRST_BACKOFF_SECONDS
+        while True:
+            started = time.monotonic()
+            try:
+                call = self._call_once(request, input_hash, time_left)
+            except GuardRefusal as refusal:
+                return self._refused(request, refusal, input_hash, calls=calls)
+            except _CallEnded as ended:
+                calls += 1
+                error, rule = ended.error, ended.error.rule
+                pause = max(error.retry_after_seconds or 0.0, backoff_seconds * random.uniform(0.5, 1.0))
+                time_left -= time.monotonic() - started + pause
+                single_retries += rule.retry is RetryRule.ONCE
+                allowed = rule.retry is RetryRule.WITHIN_STEP or (rule.retry is RetryRule.ONCE and single_retries == 1)
+                if not allowed or time_left <= 0 or self._worker.stopping.wait(pause):
+                    return self._failed(ended, calls)
+                backoff_seconds = min(backoff_seconds * 2, _LONGEST_BACKOFF_SECONDS)
+                continue
+            return self._write_answer(request, claim, input_hash, call, calls + 1)
+
+    def _call_once(self, request: StepRequest, input_hash: str, timeout_seconds: float) -> _Call:
+        """At most one POST, settled and logged whatever comes of it. Raises GuardRefusal before it, _CallEnded after it."""
+        assert request.prompt is not None
+        app = request.app
+        longest_wait = timedelta(seconds=self._settings.guard_wait_seconds)
+        with self._database.transaction() as connection:
+            permit = self._guards.breaker.admit(connection, app.app_type)
+        try:
+            with self._database.transaction() as connection:
+                turn = self._guards.rate.take(connection, request.site.site_id, app.app_type, longest_wait=longest_wait)
+            self._pause(turn.total_seconds())
+            estimate = estimate_tokens(
+                request.prompt, overhead_tokens=app.overhead_tokens, largest_output_tokens=app.largest_output_tokens
+            )
+            with self._database.transaction() as connection:
+                reservation = self._guards.budget.reserve(
+                    connection,
+                    site_id=request.site.site_id,
+                    site_cutoff=request.site.business_day_cutoff,
+                    app_type=app.app_type,
+                    tokens=estimate,
+                    worker_id=self._worker.id,
+                    lease=self._worker.lease,
+                )
+        except BaseException:
+            self._release(permit, None)
+            raise
+        return self._post(request, input_hash, permit, reservation, timeout_seconds, longest_wait)
+
+    def _post(
+        self,
+        request: StepRequest,
+        input_hash: str,
+        permit: Permit,
+        reservation: Reservation,
+        timeout_seconds: float,
+        longest_wait: timedelta,
+    ) -> _Call:
+        assert request.prompt is not None
+        app_id = self._settings.app_id(request.app.app_type)
+        log_id: int | None = None
+        try:
+            with self._guards.slots.hold(longest_wait=longest_wait):
+                if self._worker.stopping.is_set():
+                    raise GuardRefusal("stopped", "进程正在停止,未发起调用", retry_at=self._in(seconds=5))
+                with self._database.transaction() as connection:
+                    if permit.probe_token is None:
+                        # The breaker may have opened while this call waited for its slot.
+                        permit = self._guards.breaker.admit(connection, request.app.app_type)
+                    if not self._guards.budget.mark_sent(connection, reservation):
+                        raise GuardRefusal("reservation_lost", "预算预留已过期,未发起调用", retry_at=self._in(seconds=5))
+                    log_id = run_logs.start(connection, self._subject(request, input_hash), request.prompt)
+                started = time.monotonic()
+                try:
+                    reply = self._client.call(app_id, request.prompt, timeout_seconds=timeout_seconds)
+                except ModelCallError as error:
+                    self._settle_failure(request, permit, reservation, log_id, error, started)
+                    raise _CallEnded(error, log_id) from error
+        except GuardRefusal:
+            self._release(permit, reservation)
+            raise
+        try:
+            answer = parse_reply(reply, request.answer_model)
+        except ModelCallError as error:
+            self._settle_failure(request, permit, reservation, log_id, error, started, reply)
+            raise _CallEnded(error, log_id) from error
+        charged = reply.usage.total_tokens if reply.usage else reservation.tokens
+        with self._database.transaction() as connection:
+            self._guards.budget.settle(connection, reservation, charged)
+            run_logs.finish(connection, log_id, _run_end(RunStatus.SUCCESS, reply, charged))
+            self._guards.breaker.record_success(connection, permit)
+        return _Call(reply, answer, log_id, charged)
+
+    def _release(self, permit: Permit, reservation: Reservation | None) -> None:
+        with self._database.transaction() as connection:
+            self._guards.breaker.end_probe(connection, permit)
+            if reservation is not None:
+                self._guards.budget.settle(connection, reservation, 0)
+
+    # After the call
+
+    def _settle_failure(
+        self,
+        request: StepRequest,
+        permit: Permit,
+        reservation: Reservation,
+        log_id: int,
+        error: ModelCallError,
+        started: float,
+        reply: Reply | None = None,
+    ) -> None:
+        """Money first, then the log, then what the failure means for everybody else."""
+        rule = error.rule
+        usage = error.usage or (reply.usage if reply else None)
+        charged = _charged_tokens(rule, usage, reservation)
+        end = RunEnd(
+            status=RunStatus.TIMEOUT if isinstance(error, CallTimedOut) else RunStatus.FAILED,
+            latency_ms=reply.latency_ms if reply else round((time.monotonic() - started) * 1000),
+            charged_tokens=charged,
+            response_text=reply.text if reply else None,
+            input_tokens=usage.input_tokens if usage else None,
+            output_tokens=usage.output_tokens if usage else None,
+            usage_reported=usage is not None,
+            model_ids=usage.model_ids if usage else (),
+            error_code=error.error_code,
+            error_message=str(error)[:1000],
+            session_id=reply.session_id if reply else None,
+            request_id=error.request_id or (reply.request_id if reply else None),
+        )
+        with self._database.transaction() as connection:
+            self._guards.budget.settle(connection, reservation, charged)
+            run_logs.finish(connection, log_id, end)
+        with self._database.transaction() as connection:
+            opened = False
+            if rule.counts_for_breaker:
+                opened = self._guards.breaker.record_failure(connection, permit, error.error_code)
+            elif rule.holds_every_app:
+                self._guards.breaker.hold_every_app(connection, permit, error.error_code)
+            elif reply is not None:
+                # An answer that does not parse still came from an application that is up.
+                self._guards.breaker.record_success(connection, permit)
+            else:
+                self._guards.breaker.end_probe(connection, permit)
+            if rule.is_throttling:
+                self._guards.rate.push_forward(connection, request.app.app_type, timedelta(seconds=error.retry_after_seconds or 1.0))
+            alerts.raise_alert(connection, _failure_alert(request, error, end, log_id))
+            if opened:
+                alerts.raise_alert(connection, _circuit_alert(request.app, log_id))
+        logger.warning(
+            "step.call_failed app=%s site=%s target=%s code=%s log_id=%s",
+            request.app.app_type,
+            request.site.site_id,
+            request.target_id,
+            error.error_code,
+            log_id,
+        )
+
+    def _write_answer(self, request: StepRequest, claim: StepClaim, input_hash: str, call: _Call, calls: int) -> StepResult:
+        with self._database.transaction() as connection:
+            cache_id, result, expires_at = self._write(connection, request, claim, call.answer.as_result(), input_hash, call.log_id)
+        usage = call.reply.usage
+        return StepResult(
+            StepStatus.ANSWERED,
+            result,
+            cache_id,
+            call.log_id,
+            expires_at,
+            calls=calls,
+            tokens=call.charged_tokens,
+            input_tokens=usage.input_tokens if usage else 0,
+            output_tokens=usage.output_tokens if usage else 0,
+            latency_ms=call.reply.latency_ms,
+            model_ids=usage.model_ids if usage else (),
+        )
+
+    def _write(
+        self, connection: Connection, request: StepRequest, claim: StepClaim, answer: dict[str, Any], input_hash: str, log_id: int
+    ) -> tuple[int, dict[str, Any], datetime]:
+        """Cache row, end of the claim and live event, or ClaimLost and nothing."""
+        expires_at = self._expires_at(request)
+        result = {**answer, "_references": request.references}
+        score = answer.get("score")
+        cache_id = cache.write_cache(
+            connection,
+            request.app.cache_type,
+            request.site.site_id,
+            request.target_id,
+            result,
+            expires_at=expires_at,
+            triggered_by=request.triggered_by,
+            score=score if isinstance(score, int) else None,
+            input_hash=input_hash,
+            run_log_id=log_id,
+        )
+        self._publish(connection, request, cache_id)
+        if not step_claims.end(connection, claim):
+            raise ClaimLost(f"写入 {request.app.cache_type}/{request.target_id} 时租约已被其他进程取得,未写入")
+        return cache_id, result, expires_at
+
+    def _publish(self, connection: Connection, request: StepRequest, cache_id: int) -> None:
+        live_events.publish(
+            connection,
+            "cache_updated",
+            request.site.site_id,
+            {
+                "cache_type": request.app.cache_type,
+                "target_id": request.target_id,
+                "triggered_by": request.triggered_by,
+                "cache_id": cache_id,
+            },
+        )
+
+    # Results
+
+    def _refused(self, request: StepRequest, refusal: GuardRefusal, input_hash: str, *, calls: int = 0) -> StepResult:
+        alert_type = _REFUSAL_ALERTS.get(refusal.reason.partition(":")[0])
+        with self._database.transaction() as connection:
+            log_id = run_logs.record(
+                connection,
+                self._subject(request, input_hash),
+                RunStatus.FAILED,
+                error_code=refusal.reason.partition(":")[0],
+                error_message=refusal.reason,
+            )
+            if alert_type is not None:
+                alert = Alert(alert_type, str(refusal), request.site.site_id, request.app.app_type, log_id, detail=refusal.reason)
+                alerts.raise_alert(connection, alert)
+        return StepResult(
+            StepStatus.REFUSED,
+            run_log_id=log_id,
+            calls=calls,
+            error_code=refusal.reason,
+            error_message=str(refusal),
+            retry_at=refusal.retry_at or (None if alert_type is AlertType.BUDGET_EXCEEDED else self._in(seconds=60)),
+        )
+
+    def _failed(self, ended: _CallEnded, calls: int) -> StepResult:
+        error = ended.error
+        retry_at = self._in(seconds=error.retry_after_seconds or 60.0) if error.rule.is_transient else None
+        return StepResult(
+            StepStatus.FAILED,
+            run_log_id=ended.log_id,
+            calls=calls,
+            error_code=error.error_code,
+            error_message=str(error),
+            retry_at=retry_at,
+        )
+
+    def _subject(self, request: StepRequest, input_hash: str) -> RunSubject:
+        return RunSubject(
+            app_type=request.app.app_type.value,
+            site_id=request.site.site_id,
+            target_id=request.target_id,
+            trigger_type=request.trigger_type,
+            trigger_job_id=request.trigger_job_id,
+            member_id=request.member_id,
+            assistant_id=request.assistant_id,
+            dagster_run_id=request.dagster_run_id,
+            input_hash=input_hash,
+        )
+
+    def _expires_at(self, request: StepRequest) -> datetime:
+        return request.app.expires_at(self._clock.now(), request.business_date, request.site.business_day_cutoff)
+
+    def _in(self, *, seconds: float) -> datetime:
+        return self._clock.now() + timedelta(seconds=seconds)
+
+    def _pause(self, seconds: float) -> None:
+        """Waits, but no longer than until the process is asked to stop."""
+        if seconds > 0 and self._worker.stopping.wait(seconds):
+            raise GuardRefusal("stopped", "进程正在停止,未发起调用", retry_at=self._in(seconds=5))
+
+
+_REFUSAL_ALERTS = {
+    "circuit_open": AlertType.CIRCUIT_OPEN,
+    "rate_limited": AlertType.RATE_LIMITED,
+    "budget_exceeded": AlertType.BUDGET_EXCEEDED,
+}
+
+
+def _charged_tokens(rule: FailureRule, usage: Usage | None, reservation: Reservation) -> int:
+    match rule.budget:
+        case BudgetEffect.RELEASE:
+            return 0
+        case BudgetEffect.SETTLE_USAGE:
+            return usage.total_tokens if usage else reservation.tokens
+        case BudgetEffect.CHARGE_ESTIMATE:
+            return reservation.tokens
+
+
+def _run_end(status: RunStatus, reply: Reply, charged_tokens: int) -> RunEnd:
+    usage = reply.usage
+    return RunEnd(
+        status=status,
+        latency_ms=reply.latency_ms,
+        charged_tokens=charged_tokens,
+        response_text=reply.text,
+        input_tokens=usage.input_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        usage_reported=usage is not None,
+        model_ids=usage.model_ids if usage else (),
+        session_id=reply.session_id,
+        request_id=reply.request_id,
+    )
+
+
+def _failure_alert(request: StepRequest, error: ModelCallError, end: RunEnd, log_id: int) -> Alert:
+    app_type = request.app.app_type.value
+    if error.rule.holds_every_app:
+        message = f"百炼拒绝了整个账户的调用({error.error_code}),所有应用已暂停"
+        return Alert(AlertType.ACCOUNT_HELD, message, log_id=log_id, severity=Severity.CRITICAL)
+    if error.rule.is_configuration:
+        message = f"{request.app.title} 的配置有误({error.error_code}):请检查 {request.app.app_id_setting}"
+        return Alert(AlertType.CONFIGURATION, message, None, app_type, log_id, Severity.CRITICAL, error.error_code)
+    kind = AlertType.TIMEOUT if end.status is RunStatus.TIMEOUT else AlertType.FAILED
+    message = f"{request.app.title} {request.target_id} 调用失败({error.error_code},{end.latency_ms} ms)"
+    return Alert(kind, message, request.site.site_id, app_type, log_id, detail=error.error_code)
+
+
+def _circuit_alert(app: App, log_id: int) -> Alert:
+    return Alert(AlertType.CIRCUIT_OPEN, f"{app.title} 连续失败,熔断器已打开", None, app.app_type.value, log_id, Severity.CRITICAL)
+
+

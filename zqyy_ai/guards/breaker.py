@@ -1,0 +1,166 @@
+"""Circuit breaker, one for each application, shared by all processes.
+
+    closed ──N failures in a row──→ open ──cool-down over──→ half_open ──probe succeeds──→ closed
+                                     ↑                          │
+                                     └──────probe fails─────────┘
+
+Half-open lets exactly one probe through; its lease outlives a step, so that a probe whose process died is replaced and one that is
+merely slow is not joined by a second. A hold on the whole account (arrears, a bad key) is the breaker of the application `*`.
+
+Fails closed: when the state cannot be read, the call is not made. The same database also holds the budget, without which no call may
+be paid.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID, uuid4
+
+from zqyy_ai.domain.errors import GuardRefusal
+from zqyy_ai.guards import SQL_PACKAGE
+from zqyy_ai.store.database import Connection
+from zqyy_ai.store.queries import named_queries
+
+EVERY_APP = "*"
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """`probe_lease` must be longer than a step may take."""
+
+    failures: int
+    cooldown: timedelta
+    probe_lease: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """The stored state. `retry_at` is set while open; the probe's fields while half-open."""
+
+    state: BreakerState = BreakerState.CLOSED
+    failures: int = 0
+    retry_at: datetime | None = None
+    probe_token: UUID | None = None
+    probe_lease_expires_at: datetime | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave to make one call. `probe_token` is set when this call is the probe on which the breaker's state depends."""
+
+    app_type: str
+    probe_token: UUID | None = None
+
+
+def decide(breaker: Breaker, policy: BreakerPolicy, now: datetime) -> tuple[Breaker, UUID | None, datetime | None]:
+    """May a call be made now? Returns the next state, the probe's token if this call is a probe, and, when refused, the moment
+    at which asking again makes sense."""
+    if breaker.state is BreakerState.CLOSED:
+        return breaker, None, None
+    if breaker.state is BreakerState.OPEN and breaker.retry_at is not None and now < breaker.retry_at:
+        return breaker, None, breaker.retry_at
+    lease_end = breaker.probe_lease_expires_at
+    if breaker.state is BreakerState.HALF_OPEN and lease_end is not None and now < lease_end:
+        return breaker, None, min(lease_end, now + policy.cooldown)
+    token = uuid4()
+    probing = replace(breaker, state=BreakerState.HALF_OPEN, probe_token=token, probe_lease_expires_at=now + policy.probe_lease)
+    return probing, token, None
+
+
+def after_success(breaker: Breaker, probe_token: UUID | None) -> Breaker:
+    """A closed breaker forgets its failures; a half-open one closes only for its own probe, not for a straggler from before."""
+    if breaker.state is BreakerState.CLOSED or (probe_token is not None and probe_token == breaker.probe_token):
+        return Breaker()
+    return breaker
+
+
+def after_failure(breaker: Breaker, probe_token: UUID | None, reason: str, policy: BreakerPolicy, now: datetime) -> Breaker:
+    """Counts towards opening while closed; reopens when the probe failed; a straggler's failure changes nothing."""
+    opened = Breaker(BreakerState.OPEN, max(breaker.failures + 1, policy.failures), now + policy.cooldown, reason=reason)
+    match breaker.state:
+        case BreakerState.CLOSED if breaker.failures + 1 < policy.failures:
+            return replace(breaker, failures=breaker.failures + 1, reason=reason)
+        case BreakerState.CLOSED:
+            return opened
+        case BreakerState.HALF_OPEN if probe_token is not None and probe_token == breaker.probe_token:
+            return opened
+        case _:
+            return breaker
+
+
+class BreakerGuard:
+    """The breakers' stored state, and the decisions above carried out on it."""
+
+    def __init__(self, policy: BreakerPolicy) -> None:
+        self._policy = policy
+
+    def admit(self, connection: Connection, app_type: str) -> Permit:
+        """Leave to call, or GuardRefusal (`circuit_open`, with the moment to try again). Call inside a transaction."""
+        queries = named_queries("breakers", SQL_PACKAGE)
+        open_ones = connection.execute(queries["not_closed"], {"app_types": [app_type, EVERY_APP]}).fetchall()
+        probe_token = None
+        for name in sorted(row["app_type"] for row in open_ones):
+            breaker, now = self._lock(connection, name)
+            decided, token, retry_at = decide(breaker, self._policy, now)
+            if retry_at is not None:
+                whom = "账户" if name == EVERY_APP else name
+                raise GuardRefusal("circuit_open", f"{whom} 的熔断器已打开:{breaker.reason or '连续失败'}", retry_at=retry_at)
+            if decided != breaker:
+                self._save(connection, name, decided)
+            probe_token = token or probe_token
+        return Permit(app_type, probe_token)
+
+    def record_success(self, connection: Connection, permit: Permit) -> None:
+        """Also closes an account hold whose probe this call was."""
+        connection.execute(
+            named_queries("breakers", SQL_PACKAGE)["succeeded"],
+            {"app_types": [permit.app_type, EVERY_APP], "probe_token": permit.probe_token},
+        )
+
+    def record_failure(self, connection: Connection, permit: Permit, reason: str) -> bool:
+        """Counts a failure; True when it opened the breaker. Call inside a transaction."""
+        breaker, now = self._lock(connection, permit.app_type)
+        failed = after_failure(breaker, permit.probe_token, reason, self._policy, now)
+        if failed != breaker:
+            self._save(connection, permit.app_type, failed)
+        return failed.state is BreakerState.OPEN and breaker.state is not BreakerState.OPEN
+
+    def end_probe(self, connection: Connection, permit: Permit) -> None:
+        """Gives a probe back that ended without telling anything about the application's health, so that the next may probe."""
+        if permit.probe_token is not None:
+            connection.execute(named_queries("breakers", SQL_PACKAGE)["end_probe"], {"probe_token": permit.probe_token})
+
+    def hold_every_app(self, connection: Connection, permit: Permit, reason: str) -> bool:
+        """Opens the account's breaker at once: no application calls until its probe succeeds. True when it was not open yet."""
+        breaker, now = self._lock(connection, EVERY_APP)
+        opened = Breaker(BreakerState.OPEN, self._policy.failures, now + self._policy.cooldown, reason=reason)
+        self._save(connection, EVERY_APP, opened)
+        self.end_probe(connection, permit)
+        return breaker.state is BreakerState.CLOSED
+
+    def _lock(self, connection: Connection, name: str) -> tuple[Breaker, datetime]:
+        row = connection.execute(named_queries("breakers", SQL_PACKAGE)["lock"], {"app_type": name}).fetchone()
+        assert row is not None
+        now = row.pop("now")
+        return Breaker(**{**row, "state": BreakerState(row["state"])}), now
+
+    def _save(self, connection: Connection, name: str, breaker: Breaker) -> None:
+        connection.execute(
+            named_queries("breakers", SQL_PACKAGE)["save"],
+            {
+                "app_type": name,
+                "state": breaker.state.value,
+                "failures": breaker.failures,
+                "retry_at": breaker.retry_at,
+                "probe_token": breaker.probe_token,
+                "probe_lease_expires_at": breaker.probe_lease_expires_at,
+                "reason": breaker.reason,
+            },
+        )

@@ -1,0 +1,16 @@
+-- name: provide
+INSERT INTO biz.ai_call_slots (slot_number) SELECT generate_series(1, %(slots)s::integer) ON CONFLICT DO NOTHING
+
+-- name: take
+UPDATE biz.ai_call_slots
+SET token = %(token)s, worker_id = %(worker_id)s, lease_expires_at = clock_timestamp() + %(lease)s
+WHERE slot_number = (
+    SELECT slot_number FROM biz.ai_call_slots
+    WHERE slot_number <= %(slots)s AND (token IS NULL OR lease_expires_at < clock_timestamp())
+    ORDER BY slot_number LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+RETURNING slot_number
+
+-- name: release
+UPDATE biz.ai_call_slots SET token = NULL, worker_id = NULL, lease_expires_at = NULL
+WHERE slot_number = %(slot_number)s AND token = %(token)s

@@ -1,0 +1,79 @@
+"""From the model's text to an application's answer: JSON, repaired only when the text is finished, then the output model.
+
+Invariant: what leaves here fits the model and can be stored as `jsonb`; everything else is a `ReplyInvalid` that carries the usage. Its
+message says where the text does not fit, never what it says.
+"""
+
+import json
+import re
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from zqyy_ai.llm.errors import ReplyInvalid
+from zqyy_ai.llm.replies import Reply
+
+FINISHED = "stop"
+_FENCED = re.compile(r"```[A-Za-z]*\s*\n(.*?)```", re.DOTALL)
+_MOST_FAULTS_NAMED = 5
+
+
+A = TypeVar("A", bound=BaseModel)
+
+
+def parse_reply(reply: Reply, model: type[A]) -> A:
+    """The answer in a reply's text. Raises ReplyInvalid.
+
+    An unfinished text is refused even where it happens to be valid JSON: json-repair completes truncated output without a word, and
+    a list cut between two entries looks whole.
+    """
+    if reply.finish_reason != FINISHED:
+        raise _invalid(reply, "reply_unfinished", "the model's text is not finished")
+    if not reply.text.strip():
+        raise _invalid(reply, "reply_empty", "the model's text is empty")
+    value = _json_value(reply.text)
+    if not isinstance(value, dict):
+        raise _invalid(reply, "reply_not_json", "the model's text holds no JSON object")
+    if not _can_be_stored(value):
+        raise _invalid(reply, "reply_invalid", "the model's JSON holds a number or a character that the database cannot store")
+    try:
+        return model.model_validate(value)
+    except ValidationError as misfit:
+        faults = [f"{_place(fault['loc'])} {fault['type']}" for fault in misfit.errors(include_url=False, include_input=False)]
+    raise _invalid(reply, "reply_invalid", f"the model's JSON does not fit {model.__name__}: {', '.join(faults[:_MOST_FAULTS_NAMED])}")
+
+
+def _json_value(text: str) -> Any:
+    fenced = _FENCED.search(text)
+    for candidate in (text, fenced.group(1)) if fenced else (text,):
+        try:
+            return json.loads(candidate)
+        except (ValueError, RecursionError):
+            continue
+    from json_repair import loads as repaired
+
+    try:
+        return repaired(fenced.group(1) if fenced else text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _can_be_stored(value: dict[str, Any]) -> bool:
+    try:
+        return b"\\u0000" not in json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        return False
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """A fault's place; a key that the model made up is part of its text and is not repeated."""
+    names = (
+        str(part) if isinstance(part, int) or (part.isascii() and part.isidentifier() and len(part) <= 40) else "…" for part in location
+    )
+    return ".".join(names) or "(whole)"
+
+
+def _invalid(reply: Reply, error_code: str, what: str) -> ReplyInvalid:
+    return ReplyInvalid(
+        f"Reading DashScope's reply: {what}; {ReplyInvalid.advice}", error_code=error_code, request_id=reply.request_id, usage=reply.usage
+    )

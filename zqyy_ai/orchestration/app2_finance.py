@@ -1,0 +1,187 @@
+"""The asset `app2_finance`: a site's finance insights, one partition for each window.
+
+Thin: partition keys become a `PrewarmRun`, its outcomes become materialisations and check evaluations.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+import dagster as dg
+
+from zqyy_ai.domain.apps import finance_app_of
+from zqyy_ai.domain.windows import AREA_TITLES, TIME_DIMENSION_TITLES, WindowKey
+from zqyy_ai.engine.assembly import Engine
+from zqyy_ai.engine.prewarm import PrewarmRun, WindowOutcome
+from zqyy_ai.engine.step import StepResult, StepStatus
+from zqyy_ai.orchestration.partitions import finance_key, finance_partitions, parse_finance_key
+from zqyy_ai.orchestration.resources import EngineResource
+from zqyy_ai.settings import Settings
+
+ASKED_BY_TAG = "zqyy/asked_by"
+SITE_TAG = "zqyy/site_id"
+SENSOR = "sensor"
+# One run prewarms one site. A backfill of many sites becomes a run of this many keys for each.
+WINDOWS_PER_RUN = 72
+_POOL_RECYCLE_SECONDS = 3600
+_STATEMENT_TIMEOUT_MS = 60_000
+
+finance_view = dg.AssetSpec(
+    dg.AssetKey(["ai_source", "finance_daily"]),
+    description="门店 × 营业日 × 区域 的财务日报视图,由 ETL 写入。字段见 docs/warehouse.md。",
+    group_name="warehouse",
+)
+
+answer_validates = dg.AssetCheckSpec(
+    "answer_validates",
+    asset="app2_finance",
+    description="模型的回答通过输出结构校验(3–7 条洞察,编号连续,长度在界内)。",
+    partitions_def=finance_partitions,
+)
+not_stale = dg.AssetCheckSpec(
+    "not_stale",
+    asset="app2_finance",
+    description="缓存里有一份在营业日结束前有效的回答。",
+    partitions_def=finance_partitions,
+)
+
+
+class PrewarmConfig(dg.Config):
+    """`regenerate`:不复用已有回答,全部重新调用(会产生费用)。`only_missing`:仍有效的窗口保持不动。"""
+
+    regenerate: bool = False
+    only_missing: bool = False
+
+
+@dg.multi_asset(
+    name="app2_finance",
+    specs=[
+        dg.AssetSpec(
+            "app2_finance",
+            description=(
+                "财务洞察:每个门店 8 个时间维度 × 9 个区域,共 72 个窗口;area=all 由 App2 回答,其余由 App2a 回答。"
+                "写入 biz.ai_cache,当个营业日结束时过期;数据没有变化的窗口复用上次的回答,不调用模型。\n\n"
+                "失败的原因:百炼调用失败或超时、回答不符合结构、熔断器打开、限流、Token 预算用完、ai_source 视图不可读。"
+                "失败的窗口显示为红色,其余照常更新;原因见本次运行的日志与 biz.ai_run_logs。重新运行只会调用失败的窗口。"
+            ),
+            deps=[finance_view],
+            skippable=True,
+            group_name="finance",
+            kinds={"postgres", "ai"},
+        )
+    ],
+    check_specs=[answer_validates, not_stale],
+    partitions_def=finance_partitions,
+    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=WINDOWS_PER_RUN),
+    can_subset=True,
+)
+def app2_finance(context: dg.AssetExecutionContext, config: PrewarmConfig, engine: EngineResource) -> Iterator[object]:
+    """A site's windows side by side; each good one is its own materialisation, and the run fails at its end when one was not good."""
+    # Each event would open a connection of its own otherwise: 144 events, 40-50 ms each.
+    context.instance.optimize_for_webserver(
+        statement_timeout=_STATEMENT_TIMEOUT_MS, pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=1
+    )
+    keys = sorted((parse_finance_key(key) for key in context.partition_keys), key=lambda key: key[0])
+    bad: list[WindowOutcome] = []
+    with engine.open() as opened:
+        for site_id, group in groupby(keys, key=lambda key: key[0]):
+            yield from _prewarm_site(context, config, opened, site_id, [window for _, window in group], bad)
+    if bad:
+        raise dg.Failure(
+            f"{len(bad)} 个窗口失败,其余已更新;重新运行只会调用失败的窗口",
+            metadata={str(outcome.window): f"{outcome.result.error_code}: {outcome.result.error_message}" for outcome in bad[:72]},
+            allow_retries=False,
+        )
+
+
+def _prewarm_site(
+    context: dg.AssetExecutionContext,
+    config: PrewarmConfig,
+    engine: Engine,
+    site_id: int,
+    windows: list[WindowKey],
+    bad: list[WindowOutcome],
+) -> Iterator[object]:
+    prewarm = PrewarmRun(
+        engine,
+        site_id,
+        windows,
+        run_id=context.run_id,
+        asked_by_sensor=context.run_tags.get(ASKED_BY_TAG) == SENSOR,
+        regenerate=config.regenerate,
+        only_missing=config.only_missing,
+    )
+    with prewarm:
+        if prewarm.job is None:
+            context.log.info(f"门店 {site_id}:任务已由另一个运行领取,本次没有要做的事")
+            return
+        context.log.info(f"门店 {site_id}:任务 {prewarm.job.id},{len(windows)} 个窗口")
+        for outcome in prewarm.outcomes():
+            key = finance_key(site_id, outcome.window)
+            result = outcome.result
+            if result.status.is_good:
+                yield dg.AssetMaterialization("app2_finance", partition=key, metadata=_metadata(outcome, engine.settings))
+            else:
+                bad.append(outcome)
+                context.log.error(f"{key} 失败:{result.error_code}: {result.error_message}(run_log {result.run_log_id})")
+            yield from _check_evaluations(key, result)
+
+
+def _check_evaluations(key: str, result: StepResult) -> Iterator[dg.AssetCheckEvaluation]:
+    asset_key = dg.AssetKey("app2_finance")
+    # A refusal or a failed connection says nothing about an answer: only an answer that came is judged.
+    if result.status.is_good or result.error_code == "reply_invalid":
+        yield dg.AssetCheckEvaluation(
+            asset_key,
+            answer_validates.name,
+            passed=result.status.is_good,
+            partition=key,
+            metadata={} if result.status.is_good else {"原因": result.error_message or ""},
+        )
+    yield dg.AssetCheckEvaluation(
+        asset_key,
+        not_stale.name,
+        passed=result.status.is_good,
+        partition=key,
+        metadata={"过期时间": dg.MetadataValue.timestamp(result.expires_at)} if result.expires_at else {"原因": result.error_code or ""},
+    )
+
+
+def _metadata(outcome: WindowOutcome, settings: Settings) -> dict[str, dg.MetadataValue]:
+    result = outcome.result
+    cost_cny = (
+        result.input_tokens * settings.input_price_cny_per_million_tokens
+        + result.output_tokens * settings.output_price_cny_per_million_tokens
+    ) / 1_000_000
+    metadata: dict[str, dg.MetadataValue] = {
+        "预览": dg.MetadataValue.md(_preview(outcome)),
+        "结果": dg.MetadataValue.text(_STATUS_TITLES[result.status]),
+        "复用": dg.MetadataValue.bool(result.status is not StepStatus.ANSWERED),
+        "tokens": dg.MetadataValue.int(result.tokens),
+        "耗时_ms": dg.MetadataValue.int(result.latency_ms),
+        "费用_元": dg.MetadataValue.float(round(cost_cny, 6)),
+        "应用": dg.MetadataValue.text(finance_app_of(outcome.window).app_type.value),
+    }
+    if result.model_ids:
+        metadata["模型"] = dg.MetadataValue.text(", ".join(result.model_ids))
+    if result.expires_at is not None:
+        metadata["过期时间"] = dg.MetadataValue.timestamp(result.expires_at)
+    if result.run_log_id is not None:
+        metadata["run_log_id"] = dg.MetadataValue.int(result.run_log_id)
+    if result.cache_id is not None:
+        metadata["cache_id"] = dg.MetadataValue.int(result.cache_id)
+    return metadata
+
+
+_STATUS_TITLES = {
+    StepStatus.ANSWERED: "新回答",
+    StepStatus.REUSED: "数据未变,复用",
+    StepStatus.FIXED: "没有数据,固定回答",
+}
+
+
+def _preview(outcome: WindowOutcome) -> str:
+    window = outcome.window
+    lines = [f"**{TIME_DIMENSION_TITLES[window.time_dimension]} · {AREA_TITLES[window.area]}**", ""]
+    for insight in (outcome.result.result or {}).get("insights", []):
+        lines.append(f"{insight['seq']}. **{insight['title']}**:{insight['body']}")
+    return "\n".join(lines)

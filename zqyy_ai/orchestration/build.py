@@ -1,0 +1,26 @@
+"""Puts the definitions together from explicit tuples: whatever Dagster knows of us is listed here."""
+
+import dagster as dg
+
+from zqyy_ai.orchestration.app2_finance import app2_finance, finance_view
+from zqyy_ai.orchestration.jobs import prewarm_site
+from zqyy_ai.orchestration.resources import DatabaseResource, EngineResource
+from zqyy_ai.orchestration.schedules import ai_dws_prewarm
+from zqyy_ai.orchestration.sensors import ai_events, etl_completed, reaper, run_canceled, run_failed, sync_site_partitions
+
+ASSETS = (finance_view, app2_finance)
+JOBS = (prewarm_site,)
+SCHEDULES = (ai_dws_prewarm,)
+SENSORS = (ai_events, etl_completed, reaper, sync_site_partitions, run_failed, run_canceled)
+
+
+def build_definitions() -> dg.Definitions:
+    return dg.Definitions(
+        assets=ASSETS,
+        jobs=JOBS,
+        schedules=SCHEDULES,
+        sensors=SENSORS,
+        resources={"engine": EngineResource(), "database": DatabaseResource()},
+        # The multiprocess executor would pay a process start for each step; the calls run in threads of our own.
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,50 @@
+"""Asking for range runs: one run a site, only while a job of the site waits and no run that will take it is under way.
+
+No run keys: a key once used silently blocks the second attempt for ever. The state of the rows decides instead.
+"""
+
+import dagster as dg
+from dagster import DagsterInstance
+
+from zqyy_ai.orchestration.app2_finance import ASKED_BY_TAG, SENSOR, SITE_TAG
+from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME, range_of_site
+from zqyy_ai.store import trigger_jobs
+from zqyy_ai.store.database import Database
+
+_RANGE_START_TAG = "dagster/asset_partition_range_start"
+_RANGE_END_TAG = "dagster/asset_partition_range_end"
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def runs_wanted(database: Database, instance: DagsterInstance) -> list[dg.RunRequest]:
+    """Range runs for the sites whose jobs may start now; marks the jobs as asked for, so that no other tick asks again."""
+    with database.autocommit() as connection:
+        waiting = trigger_jobs.sites_wanting_a_run(connection)
+    if not waiting:
+        return []
+    under_way = _sites_under_way(instance)
+    free = [site_id for site_id in waiting if site_id not in under_way]
+    if not free:
+        return []
+    with database.transaction() as connection:
+        marked = trigger_jobs.mark_run_requested(connection, free)
+    instance.add_dynamic_partitions(SITE_PARTITIONS_NAME, [str(site_id) for site_id in sorted(marked)])
+    return [_range_run(site_id) for site_id in sorted(marked)]
+
+
+def _sites_under_way(instance: DagsterInstance) -> set[int]:
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=_UNDER_WAY, tags={ASKED_BY_TAG: SENSOR}))
+    return {int(run.tags[SITE_TAG]) for run in runs if SITE_TAG in run.tags}
+
+
+def _range_run(site_id: int) -> dg.RunRequest:
+    first, last = range_of_site(site_id)
+    return dg.RunRequest(
+        tags={_RANGE_START_TAG: first, _RANGE_END_TAG: last, SITE_TAG: str(site_id), ASKED_BY_TAG: SENSOR},
+    )

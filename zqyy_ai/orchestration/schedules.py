@@ -1,0 +1,36 @@
+"""The schedule `ai_dws_prewarm`: ticks each minute and obeys the cron rows of `biz.trigger_jobs`, which people edit."""
+
+import dagster as dg
+
+from zqyy_ai.domain.business_clock import SHANGHAI
+from zqyy_ai.domain.runtime_context import LIVE
+from zqyy_ai.engine.intake import take_in
+from zqyy_ai.engine.prewarm_requests import fire_for_unprewarmed_sites
+from zqyy_ai.engine.prewarm_schedule import check_schedule
+from zqyy_ai.orchestration.jobs import prewarm_site
+from zqyy_ai.orchestration.resources import DatabaseResource
+from zqyy_ai.orchestration.run_requests import runs_wanted
+
+
+@dg.schedule(
+    name="ai_dws_prewarm",
+    job=prewarm_site,
+    cron_schedule="* * * * *",
+    execution_timezone="Asia/Shanghai",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="每分钟查看 biz.trigger_jobs 中的预热计划;到点时为当日尚未预热的营业门店各发起一个运行。",
+)
+def ai_dws_prewarm(context: dg.ScheduleEvaluationContext, database: DatabaseResource) -> list[dg.RunRequest] | dg.SkipReason:
+    clock = database.clock()
+    with database.open() as opened:
+        check = check_schedule(opened, clock)
+        if not check.is_due:
+            if check.error:
+                return dg.SkipReason(f"预热计划有误:{check.error}")
+            if check.next_run_at is None:
+                return dg.SkipReason("没有启用的预热计划(biz.trigger_jobs 中 ai_dws_prewarm_0830 已停用或不存在)")
+            return dg.SkipReason(f"下次预热:{check.next_run_at.astimezone(SHANGHAI):%Y-%m-%d %H:%M}(Asia/Shanghai)")
+        fired = fire_for_unprewarmed_sites(opened, clock, LIVE)
+        take_in(opened, clock, LIVE)
+        wanted = runs_wanted(opened, context.instance)
+        return wanted or dg.SkipReason(f"到点:触发了 {len(fired)} 个门店,没有需要新发起的运行(已预热或已在运行)")

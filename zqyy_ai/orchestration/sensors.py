@@ -1,0 +1,131 @@
+"""Sensors: events become jobs, jobs become runs, and what died is put right. No sensor does work of its own."""
+
+import time
+
+import dagster as dg
+
+from zqyy_ai.domain.runtime_context import LIVE
+from zqyy_ai.engine.assembly import build_budget_guard
+from zqyy_ai.engine.intake import take_in
+from zqyy_ai.engine.prewarm_requests import etl_lookback, fire_finished_loads
+from zqyy_ai.engine.recovery import recover_dead_run, recover_lost_leases
+from zqyy_ai.orchestration.jobs import prewarm_site
+from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME
+from zqyy_ai.orchestration.resources import DatabaseResource
+from zqyy_ai.orchestration.run_requests import runs_wanted
+from zqyy_ai.store import sites
+from zqyy_ai.store.database import Database
+from zqyy_ai.store.events import WORK_CHANNEL
+
+# A tick must end before the daemon's 60 s gRPC limit.
+_LONG_POLL_SECONDS = 45.0
+# Jobs that were sent back become due without a notification.
+_LOOK_INTERVAL_SECONDS = 5.0
+
+
+@dg.sensor(
+    name="ai_events",
+    job=prewarm_site,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="等待 biz.fire_ai_event 的通知:接收事件、去重、生成任务,并为有待办任务的门店发起一个运行。",
+)
+def ai_events(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SensorResult | dg.SkipReason:
+    with database.open() as opened:
+        return _wait_for_work(context, opened, database)
+
+
+def _wait_for_work(
+    context: dg.SensorEvaluationContext, opened: Database, database: DatabaseResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Long-polls: the daemon looks only every 5 s, a notification comes at once."""
+    deadline = time.monotonic() + _LONG_POLL_SECONDS
+    with opened.listener() as listener:
+        listener.execute(f"LISTEN {WORK_CHANNEL}")
+        while True:
+            take_in(opened, database.clock(), LIVE)
+            wanted = runs_wanted(opened, context.instance)
+            if wanted:
+                return dg.SensorResult(run_requests=wanted)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return dg.SkipReason("没有待办任务")
+            for _ in listener.notifies(timeout=min(left, _LOOK_INTERVAL_SECONDS), stop_after=1):
+                pass
+
+
+@dg.sensor(
+    name="etl_completed",
+    job=prewarm_site,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="查看 ai_source.etl_runs 中已成功而尚未处理的加载,为有关门店触发 ai_dws_completed。",
+)
+def etl_completed(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SensorResult | dg.SkipReason:
+    settings, clock = database.settings(), database.clock()
+    with database.open() as opened:
+        fired = fire_finished_loads(opened, since=etl_lookback(clock, settings.etl_lookback_days))
+        if not fired:
+            return dg.SkipReason("没有新完成的数据加载")
+        take_in(opened, clock, LIVE)
+        return dg.SensorResult(run_requests=runs_wanted(opened, context.instance))
+
+
+@dg.sensor(
+    name="reaper",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    jobs=[prewarm_site],
+    description="收回中断进程留下的任务、租约与预算预留:重新排队,或在多次中断后放弃并告警。",
+)
+def reaper(database: DatabaseResource) -> dg.SkipReason:
+    settings = database.settings()
+    with database.open() as opened:
+        found = recover_lost_leases(opened, build_budget_guard(settings), max_attempts=settings.job_max_attempts)
+    return dg.SkipReason("没有中断的任务" if found.is_nothing else str(found))
+
+
+@dg.sensor(
+    name="site_partitions",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    jobs=[prewarm_site],
+    description="使 site 分区与 biz.sites 中的营业门店保持一致。",
+)
+def sync_site_partitions(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
+    with database.open() as opened, opened.autocommit() as connection:
+        wanted = {str(site.site_id) for site in sites.active_sites(connection)}
+    present = set(context.instance.get_dynamic_partitions(SITE_PARTITIONS_NAME))
+    if wanted - present:
+        context.instance.add_dynamic_partitions(SITE_PARTITIONS_NAME, sorted(wanted - present, key=int))
+    for gone in present - wanted:
+        context.instance.delete_dynamic_partition(SITE_PARTITIONS_NAME, gone)
+    return dg.SkipReason(f"新增 {len(wanted - present)} 个门店分区,移除 {len(present - wanted)} 个")
+
+
+def _put_right(context: dg.RunStatusSensorContext, database: DatabaseResource) -> None:
+    settings = database.settings()
+    with database.open() as opened:
+        recover_dead_run(opened, build_budget_guard(settings), context.dagster_run.run_id, max_attempts=settings.job_max_attempts)
+
+
+@dg.run_status_sensor(
+    run_status=dg.DagsterRunStatus.FAILURE,
+    name="run_failed",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=1,
+    description="运行失败后立即收回它持有的任务、租约与预算预留。",
+)
+def run_failed(context: dg.RunStatusSensorContext, database: DatabaseResource) -> None:
+    _put_right(context, database)
+
+
+@dg.run_status_sensor(
+    run_status=dg.DagsterRunStatus.CANCELED,
+    name="run_canceled",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=1,
+    description="运行被取消后立即收回它持有的任务、租约与预算预留。",
+)
+def run_canceled(context: dg.RunStatusSensorContext, database: DatabaseResource) -> None:
+    _put_right(context, database)

@@ -1,0 +1,139 @@
+"""`biz.ai_cache`: the answers that the mini-program and the back office read.
+
+Semantics of the original cache service: a read returns the newest row that is `valid` (or has no status) and not expired; a history
+returns whatever is there. Nothing here deletes or changes a valid row when a write fails.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from zqyy_ai.domain.apps import APPS
+from zqyy_ai.store.database import Connection
+from zqyy_ai.store.queries import named_queries
+
+MAX_ROWS_PER_TYPE_AND_SITE = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class CachedAnswer:
+    """One row of the cache. `input_hash` is None on rows of other writers, which are therefore never reused."""
+
+    id: int
+    cache_type: str
+    site_id: int
+    target_id: str
+    result_json: dict[str, Any]
+    score: int | None
+    triggered_by: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    status: str | None
+    input_hash: str | None
+    run_log_id: int | None
+
+
+def get_latest(connection: Connection, cache_type: str, site_id: int, target_id: str, *, now: datetime) -> CachedAnswer | None:
+    """The newest valid row that has not expired at `now`, or None."""
+    row = connection.execute(
+        named_queries("cache")["get_latest"], {"cache_type": cache_type, "site_id": site_id, "target_id": target_id, "now": now}
+    ).fetchone()
+    return CachedAnswer(**row) if row else None
+
+
+def get_history(connection: Connection, cache_type: str, site_id: int, target_id: str, *, limit: int = 2) -> list[CachedAnswer]:
+    """The newest `limit` rows of any status, newest first."""
+    rows = connection.execute(
+        named_queries("cache")["get_history"], {"cache_type": cache_type, "site_id": site_id, "target_id": target_id, "limit": limit}
+    )
+    return [CachedAnswer(**row) for row in rows]
+
+
+def get_reusable(connection: Connection, cache_type: str, site_id: int, target_id: str) -> CachedAnswer | None:
+    """The newest valid row, expired or not: what a step compares its input with."""
+    row = connection.execute(
+        named_queries("cache")["get_reusable"], {"cache_type": cache_type, "site_id": site_id, "target_id": target_id}
+    ).fetchone()
+    return CachedAnswer(**row) if row else None
+
+
+def write_cache(
+    connection: Connection,
+    cache_type: str,
+    site_id: int,
+    target_id: str,
+    result_json: dict[str, Any],
+    *,
+    expires_at: datetime | None,
+    triggered_by: str | None = None,
+    score: int | None = None,
+    input_hash: str | None = None,
+    run_log_id: int | None = None,
+) -> int:
+    """Adds a valid row and returns its id. The expiry comes from the catalogue (`App.expires_at`), which knows the site's cut-off."""
+    row = connection.execute(
+        named_queries("cache")["write"],
+        {
+            "cache_type": cache_type,
+            "site_id": site_id,
+            "target_id": target_id,
+            "result_json": Jsonb(result_json),
+            "expires_at": expires_at,
+            "triggered_by": triggered_by,
+            "score": score,
+            "input_hash": input_hash,
+            "run_log_id": run_log_id,
+        },
+    ).fetchone()
+    assert row is not None
+    return int(row["id"])
+
+
+def extend(connection: Connection, cache_id: int, expires_at: datetime) -> None:
+    """Moves a reused row's expiry on; never back."""
+    connection.execute(named_queries("cache")["extend"], {"cache_id": cache_id, "expires_at": expires_at})
+
+
+def set_generating(connection: Connection, cache_type: str, site_id: int, target_id: str, *, triggered_by: str | None = None) -> int:
+    """Adds a placeholder row of status `generating` and returns its id; `finalize_cache` turns it into an answer."""
+    row = connection.execute(
+        named_queries("cache")["set_generating"],
+        {"cache_type": cache_type, "site_id": site_id, "target_id": target_id, "triggered_by": triggered_by},
+    ).fetchone()
+    assert row is not None
+    return int(row["id"])
+
+
+def finalize_cache(
+    connection: Connection, cache_id: int, result_json: dict[str, Any], *, expires_at: datetime | None, score: int | None = None
+) -> bool:
+    """Turns a `generating` row into a valid answer. False when the row is no longer generating; nothing was changed then."""
+    done = connection.execute(
+        named_queries("cache")["finalize"],
+        {"cache_id": cache_id, "result_json": Jsonb(result_json), "expires_at": expires_at, "score": score},
+    )
+    return done.rowcount == 1
+
+
+def valid_targets(connection: Connection, site_id: int, target_ids: Iterable[str], *, now: datetime) -> dict[str, CachedAnswer]:
+    """The valid, unexpired finance answers of a site among `target_ids`, by target."""
+    rows = connection.execute(
+        named_queries("cache")["valid_targets"],
+        {
+            "cache_types": [app.cache_type for app in APPS.values() if app.cache_type.startswith("app2")],
+            "site_id": site_id,
+            "target_ids": list(target_ids),
+            "now": now,
+        },
+    )
+    return {row["target_id"]: CachedAnswer(**row) for row in rows}
+
+
+def prune(connection: Connection, cache_type: str, site_id: int, *, keep: int = MAX_ROWS_PER_TYPE_AND_SITE) -> int:
+    """Deletes the oldest rows beyond `keep` of a type and site, but never the two newest of a target; returns how many."""
+    return connection.execute(
+        named_queries("cache")["prune"], {"cache_type": cache_type, "site_id": site_id, "keep": keep}
+    ).rowcount

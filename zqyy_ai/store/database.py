@@ -1,0 +1,59 @@
+"""The application database: a small connection pool and short transactions.
+
+No connection is held while a model is called: callers open a transaction, do their statements and leave it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import conninfo
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool
+
+Connection = psycopg.Connection[DictRow]
+
+
+class Database:
+    """A pool of at most `max_connections` connections to one database; rows come as dicts. Thread-safe."""
+
+    def __init__(self, url: str, *, max_connections: int = 12, application_name: str = "zqyy_ai") -> None:
+        self.url = url
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            conninfo.make_conninfo(url, application_name=application_name),
+            connection_class=Connection,
+            kwargs={"row_factory": dict_row, "autocommit": True},
+            min_size=1,
+            max_size=max_connections,
+            timeout=60,
+            open=False,
+            check=None,
+            name=application_name,
+        )
+        self._pool.open()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction: committed at the end of the block, rolled back when it raises."""
+        with self._pool.connection() as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Connection]:
+        """A connection on which each statement is its own transaction."""
+        with self._pool.connection() as connection:
+            yield connection
+
+    def listener(self) -> psycopg.Connection[Any]:
+        """A connection of its own, outside the pool, for LISTEN; the caller closes it."""
+        return psycopg.connect(self.url, autocommit=True, application_name="zqyy_ai listener")
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def __enter__(self) -> "Database":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,66 @@
+"""`biz.ai_events`: the inbox. Callers append through `biz.fire_ai_event`; intake marks each row with its job or its refusal."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from zqyy_ai.domain.events import EventName
+from zqyy_ai.store.database import Connection
+from zqyy_ai.store.queries import named_queries
+
+WORK_CHANNEL = "zqyy_ai_work"
+# Events whose chains are not built yet stay in the inbox, unhandled, until they are.
+LATER_EVENTS = [EventName.CONSUMPTION_SETTLED.value, EventName.NOTE_CREATED.value, EventName.TASK_ASSIGNED.value]
+
+
+@dataclass(frozen=True, slots=True)
+class InboxEvent:
+    """One unhandled row. `payload` is whatever the caller gave, `payload_bytes` its stored size (None for a NULL payload)."""
+
+    id: int
+    event_name: str | None
+    payload: Any
+    payload_bytes: int | None
+    created_at: datetime
+
+
+def fire(connection: Connection, event_name: str, payload: dict[str, Any]) -> int | None:
+    """Appends an event and wakes those who wait for work. None when the database could not record it."""
+    row = connection.execute(named_queries("events")["fire"], {"event_name": event_name, "payload": Jsonb(payload)}).fetchone()
+    assert row is not None
+    return None if row["id"] is None else int(row["id"])
+
+
+def lock_intake(connection: Connection) -> None:
+    """One intake at a time, until the transaction ends: what it deduplicates by may not change under it."""
+    connection.execute(named_queries("events")["lock_intake"])
+
+
+def waiting_events(connection: Connection, limit: int) -> list[InboxEvent]:
+    rows = connection.execute(named_queries("events")["waiting"], {"limit": limit, "later": LATER_EVENTS})
+    return [InboxEvent(**row) for row in rows]
+
+
+def has_waiting_events(connection: Connection) -> bool:
+    row = connection.execute(named_queries("events")["has_waiting"], {"later": LATER_EVENTS}).fetchone()
+    return bool(row and row["waiting"])
+
+
+def mark_handled(connection: Connection, event_id: int, *, trigger_job_id: int | None = None, rejected_reason: str | None = None) -> None:
+    connection.execute(
+        named_queries("events")["handled"],
+        {"event_id": event_id, "trigger_job_id": trigger_job_id, "rejected_reason": rejected_reason},
+    )
+
+
+def seen_etl_runs(connection: Connection, etl_run_ids: Iterable[str]) -> set[tuple[str, int]]:
+    """Which (etl_run_id, site_id) already became an event."""
+    rows = connection.execute(named_queries("events")["seen_etl_runs"], {"etl_run_ids": list(etl_run_ids)})
+    return {(row["etl_run_id"], row["site_id"]) for row in rows}
+
+
+def see_etl_run(connection: Connection, etl_run_id: str, site_id: int, event_id: int) -> None:
+    connection.execute(named_queries("events")["see_etl_run"], {"etl_run_id": etl_run_id, "site_id": site_id, "event_id": event_id})

@@ -1,0 +1,25 @@
+"""Leases: what a worker process holds (claims, call slots, reservations, jobs) and keeps by its heartbeat.
+
+One worker id a process; a renewal that comes too late is not undone: whoever took a lease over has changed the row's owner.
+"""
+
+from datetime import timedelta
+from uuid import UUID
+
+from zqyy_ai.store.database import Connection
+from zqyy_ai.store.queries import named_queries
+
+
+def renew(connection: Connection, worker_id: UUID, lease: timedelta) -> None:
+    """Extends everything that the worker holds by `lease` from now."""
+    connection.execute(named_queries("leases")["renew"], {"worker_id": worker_id, "lease": lease})
+
+
+def workers_of_run(connection: Connection, run_id: str) -> list[UUID]:
+    return [row["worker_id"] for row in connection.execute(named_queries("leases")["workers_of_run"], {"run_id": run_id})]
+
+
+def free_all(connection: Connection, worker_id: UUID) -> None:
+    """Frees the claims and slots of a worker that is known to be dead; its reservations are the budget guard's to end."""
+    connection.execute(named_queries("leases")["drop_claims"], {"worker_id": worker_id})
+    connection.execute(named_queries("leases")["free_slots"], {"worker_id": worker_id})

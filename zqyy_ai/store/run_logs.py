@@ -1,0 +1,121 @@
+"""`biz.ai_run_logs`: one row for each call, and one for each refusal or reuse.
+
+    (insert) ─→ running ─→ success | failed | timeout        a call that reached the model
+    (insert) ─→ failed                                       a guard's refusal: error_message says which
+    (insert) ─→ reused                                       unchanged input: no call
+
+A row that has ended is never changed again.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from zqyy_ai.store.database import Connection
+from zqyy_ai.store.queries import named_queries
+
+
+class RunStatus(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    REUSED = "reused"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSubject:
+    """Whom and what a run log is about. `trigger_type` is event, cron or manual; `trigger_job_id` the job's row, where there is one."""
+
+    app_type: str
+    site_id: int
+    target_id: str
+    trigger_type: str
+    trigger_job_id: int | None = None
+    member_id: int | None = None
+    assistant_id: int | None = None
+    dagster_run_id: str | None = None
+    input_hash: str | None = None
+
+    def columns(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a call ended. Tokens are None where DashScope did not report them; `charged_tokens` is what the budget was charged."""
+
+    status: RunStatus
+    latency_ms: int
+    charged_tokens: int
+    response_text: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    usage_reported: bool = False
+    model_ids: tuple[str, ...] = ()
+    error_code: str | None = None
+    error_message: str | None = None
+    session_id: str | None = None
+    request_id: str | None = None
+
+
+def start(connection: Connection, subject: RunSubject, request_prompt: str) -> int:
+    """Adds a `running` row just before a call is sent; returns its id."""
+    row = connection.execute(named_queries("run_logs")["start"], {**subject.columns(), "request_prompt": request_prompt}).fetchone()
+    assert row is not None
+    return int(row["id"])
+
+
+def finish(connection: Connection, log_id: int, end: RunEnd) -> None:
+    """Ends a running row; one that has ended already (its worker was given up for dead) stays as it is."""
+    connection.execute(
+        named_queries("run_logs")["finish"],
+        {
+            "log_id": log_id,
+            "status": end.status.value,
+            "response_text": end.response_text,
+            "tokens_used": end.charged_tokens,
+            "input_tokens": end.input_tokens,
+            "output_tokens": end.output_tokens,
+            "usage_reported": end.usage_reported,
+            "model_ids": list(end.model_ids),
+            "latency_ms": end.latency_ms,
+            "error_code": end.error_code,
+            "error_message": end.error_message,
+            "session_id": end.session_id,
+            "request_id": end.request_id,
+        },
+    )
+
+
+def record(
+    connection: Connection,
+    subject: RunSubject,
+    status: RunStatus,
+    *,
+    request_prompt: str | None = None,
+    error_code: str | None = None,
+    error_message: str | None = None,
+) -> int:
+    """Adds a row for something that ended without a call: a reuse or a refusal; returns its id."""
+    row = connection.execute(
+        named_queries("run_logs")["record"],
+        {
+            **subject.columns(),
+            "request_prompt": request_prompt,
+            "status": status.value,
+            "error_code": error_code,
+            "error_message": error_message,
+        },
+    ).fetchone()
+    assert row is not None
+    return int(row["id"])
+
+
+def close_of_dead_run(connection: Connection, dagster_run_id: str) -> int:
+    """Ends the rows that a dead run left running; returns how many."""
+    return connection.execute(
+        named_queries("run_logs")["close_of_dead_run"],
+        {"dagster_run_id": dagster_run_id, "error_message": "the run process died during the call; the outcome is unknown"},
+    ).rowcount

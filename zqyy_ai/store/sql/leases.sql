@@ -1,0 +1,15 @@
+-- name: renew
+WITH
+    claims AS (UPDATE biz.ai_step_claims SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s),
+    slots AS (UPDATE biz.ai_call_slots SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s),
+    reservations AS (UPDATE biz.ai_budget_reservations SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s)
+UPDATE biz.ai_trigger_jobs SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s AND status = 'running'
+
+-- name: workers_of_run
+SELECT DISTINCT worker_id FROM biz.ai_trigger_jobs WHERE run_id = %(run_id)s AND worker_id IS NOT NULL
+
+-- name: drop_claims
+DELETE FROM biz.ai_step_claims WHERE worker_id = %(worker_id)s
+
+-- name: free_slots
+UPDATE biz.ai_call_slots SET token = NULL, worker_id = NULL, lease_expires_at = NULL WHERE worker_id = %(worker_id)s

@@ -1,0 +1,12 @@
+-- name: take
+INSERT INTO biz.ai_step_claims AS claim (cache_type, site_id, target_id, token, worker_id, lease_expires_at)
+VALUES (%(cache_type)s, %(site_id)s, %(target_id)s, %(token)s, %(worker_id)s, clock_timestamp() + %(lease)s)
+ON CONFLICT (cache_type, site_id, target_id) DO UPDATE
+SET token = excluded.token, worker_id = excluded.worker_id, lease_expires_at = excluded.lease_expires_at
+WHERE claim.lease_expires_at < clock_timestamp()
+RETURNING token
+
+-- name: end
+DELETE FROM biz.ai_step_claims
+WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND target_id = %(target_id)s AND token = %(token)s
+RETURNING token

@@ -1,0 +1,93 @@
+-- name: add
+INSERT INTO biz.ai_trigger_jobs (event_type, site_id, member_id, connector_type, payload, is_forced, status, app_chain, dedup_key,
+                                 business_date, priority, created_at)
+VALUES (%(event_type)s, %(site_id)s, %(member_id)s, %(connector_type)s, %(payload)s, %(is_forced)s, 'pending', %(app_chain)s,
+        %(dedup_key)s, %(business_date)s, %(priority)s, clock_timestamp())
+RETURNING id
+
+-- name: add_running
+INSERT INTO biz.ai_trigger_jobs (event_type, site_id, connector_type, payload, is_forced, status, app_chain, dedup_key, business_date,
+                                 attempt, run_id, worker_id, fencing_token, lease_expires_at, created_at, started_at, progress_at)
+VALUES (%(event_type)s, %(site_id)s, 'feiqiu', %(payload)s, true, 'running', %(app_chain)s, %(dedup_key)s, %(business_date)s,
+        1, %(run_id)s, %(worker_id)s, 1, clock_timestamp() + %(lease)s, clock_timestamp(), clock_timestamp(), clock_timestamp())
+RETURNING *
+
+-- name: get
+SELECT * FROM biz.ai_trigger_jobs WHERE id = %(job_id)s
+
+-- name: open_of_site
+SELECT * FROM biz.ai_trigger_jobs
+WHERE event_type = %(event_type)s AND site_id = %(site_id)s AND business_date = %(business_date)s
+  AND split_part(dedup_key, '|', 5) = %(mode)s AND status IN ('pending', 'running', 'completed')
+ORDER BY id
+
+-- name: count_duplicate
+UPDATE biz.ai_trigger_jobs
+SET duplicate_count = duplicate_count + 1,
+    payload = CASE WHEN %(etl_run_id)s::text IS NULL THEN payload
+                   ELSE jsonb_set(coalesce(payload, '{}'), '{etl_run_ids}',
+                                  coalesce(payload -> 'etl_run_ids', '[]') || to_jsonb(%(etl_run_id)s::text)) END
+WHERE id = %(job_id)s
+
+-- name: supersede
+UPDATE biz.ai_trigger_jobs
+SET status = 'completed', error_message = 'superseded: 业务日已过', finished_at = clock_timestamp()
+WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = %(site_id)s AND business_date < %(business_date)s
+RETURNING id
+
+-- name: claim_of_site
+UPDATE biz.ai_trigger_jobs
+SET status = 'running', attempt = attempt + 1, fencing_token = fencing_token + 1, run_id = %(run_id)s, worker_id = %(worker_id)s,
+    lease_expires_at = clock_timestamp() + %(lease)s, started_at = coalesce(started_at, clock_timestamp()),
+    progress_at = clock_timestamp(), not_before = NULL
+WHERE id = (
+    -- SKIP LOCKED: of two runs that look at once, each takes a row of its own, and neither waits for the other.
+    SELECT id FROM biz.ai_trigger_jobs
+    WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = %(site_id)s
+      AND (not_before IS NULL OR not_before <= clock_timestamp())
+    ORDER BY priority DESC, id
+    LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+RETURNING *
+
+-- name: finish
+UPDATE biz.ai_trigger_jobs
+SET status = %(status)s, error_message = %(error_message)s, finished_at = clock_timestamp(), lease_expires_at = NULL, worker_id = NULL
+WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s AND status = 'running'
+RETURNING id
+
+-- name: send_back
+UPDATE biz.ai_trigger_jobs
+SET status = 'pending', not_before = %(not_before)s, error_message = %(error_message)s, attempt = greatest(attempt - 1, 0),
+    lease_expires_at = NULL, worker_id = NULL, run_requested_at = NULL
+WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s AND status = 'running'
+RETURNING id
+
+-- name: progressed
+UPDATE biz.ai_trigger_jobs SET progress_at = clock_timestamp(), progress = %(progress)s WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s
+
+-- name: sites_wanting_a_run
+SELECT DISTINCT site_id FROM biz.ai_trigger_jobs
+WHERE status = 'pending' AND event_type = 'dws_completed' AND (not_before IS NULL OR not_before <= clock_timestamp())
+  AND (run_requested_at IS NULL OR run_requested_at < clock_timestamp() - %(request_lease)s)
+ORDER BY site_id
+
+-- name: mark_run_requested
+UPDATE biz.ai_trigger_jobs SET run_requested_at = clock_timestamp()
+WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = ANY(%(site_ids)s)
+  AND (run_requested_at IS NULL OR run_requested_at < clock_timestamp() - %(request_lease)s)
+RETURNING site_id
+
+-- name: give_up_lost
+UPDATE biz.ai_trigger_jobs
+SET status = CASE WHEN attempt >= %(max_attempts)s THEN 'dead' ELSE 'pending' END,
+    finished_at = CASE WHEN attempt >= %(max_attempts)s THEN clock_timestamp() END,
+    error_message = CASE WHEN attempt >= %(max_attempts)s THEN '执行进程多次中断,已放弃' ELSE '执行进程中断,等待重新执行' END,
+    fencing_token = fencing_token + 1, lease_expires_at = NULL, worker_id = NULL, run_requested_at = NULL
+WHERE status = 'running' AND (lease_expires_at < clock_timestamp() OR (%(run_id)s::text IS NOT NULL AND run_id = %(run_id)s))
+RETURNING *
+
+-- name: prewarmed_sites
+SELECT DISTINCT site_id FROM biz.ai_trigger_jobs
+WHERE event_type = 'dws_completed' AND business_date = %(business_date)s AND site_id = ANY(%(site_ids)s)
+  AND status IN ('pending', 'running', 'completed')

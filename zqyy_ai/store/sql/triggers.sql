@@ -1,0 +1,21 @@
+-- name: for_event
+SELECT id, job_name, job_type, trigger_condition, trigger_config, status, description, last_run_at, next_run_at, last_error,
+       scheduled_expression
+FROM biz.trigger_jobs
+WHERE trigger_condition = 'event' AND trigger_config ->> 'event_name' = %(event_name)s
+ORDER BY id LIMIT 1
+
+-- name: of_job_type
+SELECT id, job_name, job_type, trigger_condition, trigger_config, status, description, last_run_at, next_run_at, last_error,
+       scheduled_expression
+FROM biz.trigger_jobs
+WHERE job_type = %(job_type)s AND trigger_condition = 'cron'
+ORDER BY id FOR UPDATE
+
+-- name: ran
+UPDATE biz.trigger_jobs SET last_run_at = %(ran_at)s, last_error = %(error)s WHERE id = %(trigger_id)s
+
+-- name: schedule
+UPDATE biz.trigger_jobs
+SET next_run_at = %(next_run_at)s, scheduled_expression = %(expression)s
+WHERE id = %(trigger_id)s

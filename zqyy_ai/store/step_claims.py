@@ -1,0 +1,48 @@
+"""`biz.ai_step_claims`: who may call for, and write, one target.
+
+A claim is taken before a call and ended in the transaction that writes the answer: whoever lost it to another worker meanwhile
+finds no row and writes nothing.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from zqyy_ai.store.database import Connection
+from zqyy_ai.store.queries import named_queries
+
+
+@dataclass(frozen=True, slots=True)
+class StepClaim:
+    cache_type: str
+    site_id: int
+    target_id: str
+    token: UUID
+
+
+def take(
+    connection: Connection, cache_type: str, site_id: int, target_id: str, *, worker_id: UUID, lease: timedelta
+) -> StepClaim | None:
+    """The claim, or None while another worker holds an unexpired one."""
+    claim = StepClaim(cache_type, site_id, target_id, uuid4())
+    row = connection.execute(
+        named_queries("step_claims")["take"],
+        {
+            "cache_type": cache_type,
+            "site_id": site_id,
+            "target_id": target_id,
+            "token": claim.token,
+            "worker_id": worker_id,
+            "lease": lease,
+        },
+    ).fetchone()
+    return claim if row else None
+
+
+def end(connection: Connection, claim: StepClaim) -> bool:
+    """Gives the claim back. False when it was lost: the caller must not write (or must roll back what it wrote)."""
+    row = connection.execute(
+        named_queries("step_claims")["end"],
+        {"cache_type": claim.cache_type, "site_id": claim.site_id, "target_id": claim.target_id, "token": claim.token},
+    ).fetchone()
+    return row is not None

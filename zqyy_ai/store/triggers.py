@@ -1,0 +1,68 @@
+"""`biz.trigger_jobs`: the five triggers: which events start work, and when the daily prewarm runs.
+
+An edited row holds from the next look on; nothing is kept in memory.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from zqyy_ai.domain.events import DedupPolicy, EventName
+from zqyy_ai.store.database import Connection
+from zqyy_ai.store.queries import named_queries
+
+PREWARM_JOB_TYPE = "ai_dws_prewarm"
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    id: int
+    job_name: str
+    job_type: str
+    trigger_condition: str
+    trigger_config: dict[str, Any]
+    status: str
+    description: str | None
+    last_run_at: datetime | None
+    next_run_at: datetime | None
+    last_error: str | None
+    scheduled_expression: str | None
+
+    @property
+    def is_enabled(self) -> bool:
+        return self.status == "enabled"
+
+    @property
+    def dedup_policy(self) -> DedupPolicy:
+        """The config's `dedup_policy`; by default a business day, for finished loads `coalesce` (a late load is never lost)."""
+        by_default = DedupPolicy.COALESCE if self.job_type == EventName.DWS_COMPLETED else DedupPolicy.BUSINESS_DAY
+        try:
+            return DedupPolicy(self.trigger_config.get("dedup_policy", by_default))
+        except ValueError:
+            return by_default
+
+    @property
+    def cron_expression(self) -> str | None:
+        return self.trigger_config.get("cron_expression")
+
+
+def trigger_for_event(connection: Connection, event_name: str) -> Trigger | None:
+    row = connection.execute(named_queries("triggers")["for_event"], {"event_name": event_name}).fetchone()
+    return Trigger(**row) if row else None
+
+
+def cron_triggers(connection: Connection, job_type: str) -> list[Trigger]:
+    """The cron rows of a job type, locked until the transaction ends so that two schedulers never fire one of them twice."""
+    return [Trigger(**row) for row in connection.execute(named_queries("triggers")["of_job_type"], {"job_type": job_type})]
+
+
+def record_run(connection: Connection, trigger_id: int, ran_at: datetime, error: str | None = None) -> None:
+    connection.execute(named_queries("triggers")["ran"], {"trigger_id": trigger_id, "ran_at": ran_at, "error": error})
+
+
+def schedule_next(connection: Connection, trigger: Trigger, next_run_at: datetime | None) -> None:
+    """Keeps when the trigger is due next, and for which expression that was worked out."""
+    connection.execute(
+        named_queries("triggers")["schedule"],
+        {"trigger_id": trigger.id, "next_run_at": next_run_at, "expression": trigger.cron_expression},
+    )

@@ -1,0 +1,115 @@
+"""How the command line shows things: a line of narration, a prewarm's progress, its table. For the CLI and the demo; decides nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from zqyy_ai.engine.prewarm_requests import PrewarmProgress
+
+POLL_SECONDS = 0.5
+# How often a log file or a pipe gets a line, where a terminal has a moving bar.
+PLAIN_STEP_WINDOWS = 12
+STATUS_TITLES = {
+    "pending": "排队中",
+    "running": "进行中",
+    "completed": "已完成",
+    "partial": "部分完成",
+    "failed": "失败",
+    "dead": "已放弃",
+}
+
+
+class Narration:
+    """Lines of narration on the terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def say(self, text: str) -> None:
+        self._console.print(f"[dim]·[/] {text}")
+
+
+class PrewarmBar:
+    """A prewarm's progress bar; plain lines where the output is no terminal."""
+
+    def __init__(self, console: Console, site_id: int) -> None:
+        self._console = console
+        self._site_id = site_id
+        self._last_plain: tuple[str, int] | None = None
+        self._bar = Progress(
+            TextColumn("门店 {task.fields[site_id]} 预热"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID = self._bar.add_task("", total=72, site_id=site_id, detail="排队中")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def show(self, progress: PrewarmProgress) -> None:
+        ended = progress.done + progress.failed
+        status = STATUS_TITLES.get(progress.status, progress.status)
+        detail = f"{status} 复用 {progress.reused} 失败 {progress.failed} 调用 {progress.calls}"
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=ended, total=progress.total, detail=detail)
+            return
+        stage = (status, ended // PLAIN_STEP_WINDOWS)
+        if stage != self._last_plain:
+            self._last_plain = stage
+            self._console.print(f"门店 {self._site_id} 预热 {ended}/{progress.total} {detail}")
+
+
+def watch_prewarm(console: Console, site_id: int, read: Callable[[], PrewarmProgress], wait: Callable[[float], None]) -> PrewarmProgress:
+    """Shows the progress until the prewarm is finished and returns its end. `wait` sleeps, and may raise to leave."""
+    with PrewarmBar(console, site_id) as bar:
+        while True:
+            progress = read()
+            bar.show(progress)
+            if progress.finished:
+                return progress
+            wait(POLL_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class PrewarmOutcome:
+    site_id: int
+    progress: PrewarmProgress
+    seconds: float
+
+    @property
+    def is_good(self) -> bool:
+        return self.progress.failed == 0 and self.progress.done == self.progress.total
+
+
+def outcome_table(outcomes: list[PrewarmOutcome]) -> Table:
+    table = Table(title="财务预热结果", title_justify="left")
+    table.add_column("门店")
+    for heading in ("完成窗口", "失败", "复用", "模型调用", "Token", "用时（秒）"):
+        table.add_column(heading, justify="right")
+    table.add_column("状态")
+    for outcome in outcomes:
+        progress = outcome.progress
+        table.add_row(
+            str(outcome.site_id),
+            f"{progress.done} / {progress.total}",
+            str(progress.failed),
+            str(progress.reused),
+            str(progress.calls),
+            f"{progress.tokens:,}",
+            f"{outcome.seconds:.1f}",
+            STATUS_TITLES.get(progress.status, progress.status),
+        )
+    return table
