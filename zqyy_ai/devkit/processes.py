@@ -121,6 +121,7 @@ class Children:
         self._signals = signals
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._watched: list[Callable[[], None]] = []
+        self._grace_seconds: Callable[[], float] = lambda: STOP_GRACE_SECONDS
 
     def __enter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -135,6 +136,10 @@ class Children:
     def also_check(self, watch: Callable[[], None]) -> None:
         """`watch` raises when something beside the children (the database server) has ended."""
         self._watched.append(watch)
+
+    def decide_grace(self, grace_seconds: Callable[[], float]) -> None:
+        """`grace_seconds` is asked when the stop begins: how long the children may take over their ends."""
+        self._grace_seconds = grace_seconds
 
     def start(self, spec: ChildSpec) -> None:
         self._signals.check()
@@ -194,7 +199,8 @@ class Children:
                 child.poll()
 
         groups = {child.pid for child in self._running.values()}
-        end_groups_and_marked(groups, self._marker, STOP_GRACE_SECONDS, collect)
+        if groups:
+            end_groups_and_marked(groups, self._marker, self._grace_seconds(), collect)
         for child in self._running.values():
             child.wait()
             self._watchdog.forget_group(child.pid)

@@ -42,6 +42,9 @@ JOINED_NAME = "ZQYY_JOINED_STACK"
 LOCATION_NAME = "zqyy_ai"
 EMULATOR_KEY = "emulator"
 READY_TIMEOUT_SECONDS = 120.0
+# A run in progress gets time to write down that it was interrupted. Without one only sensors are waited for, which lose nothing.
+BUSY_GRACE_SECONDS = 10.0
+IDLE_GRACE_SECONDS = 1.5
 # Sensors that wait inside their tick hold a thread of the code server each.
 GRPC_WORKERS = 32
 
@@ -139,6 +142,7 @@ def running_stack(
             children.await_ready("emulator", lambda: listens_on(settings.emulator_port), READY_TIMEOUT_SECONDS)
         narrator.say("等待 Dagster 就绪")
         dagster = _Graphql(addresses.dagster_url)
+        children.decide_grace(lambda: IDLE_GRACE_SECONDS if dagster.is_idle() else BUSY_GRACE_SECONDS)
         children.await_ready("webserver", dagster.missing_location, READY_TIMEOUT_SECONDS)
         children.await_ready("daemon", dagster.missing_daemon, READY_TIMEOUT_SECONDS)
         _write_state(
@@ -350,7 +354,8 @@ def _specs(plan: _Plan, environment: Mapping[str, str]) -> dict[str, ChildSpec]:
     specs = [
         spec("code-server", "dagster", "code-server", "start", "-h", "127.0.0.1", "-p", code_server_port, "-m", "zqyy_ai.definitions"),
         spec("webserver", "dagster_webserver", "-h", settings.host, "-p", str(settings.dagster_port), "-w", str(folder / "workspace.yaml")),
-        spec("daemon", "dagster._daemon", "run", "-w", str(folder / "workspace.yaml")),
+        # At the level "info" each sensor writes a line every five seconds, for ever.
+        spec("daemon", "dagster._daemon", "run", "--log-level", "warning", "-w", str(folder / "workspace.yaml")),
     ]
     if plan.is_dashscope_emulated:
         specs.append(spec("emulator", "zqyy_ai.cli", "emulator", "--port", str(settings.emulator_port)))
@@ -368,6 +373,7 @@ class _Graphql:
 
     LOCATION = """{ workspaceOrError { __typename ... on Workspace { locationEntries {
         name loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } ... on PythonError { message } } }"""
+    RUNS = "{ runsOrError(filter: {statuses: [STARTING, STARTED, CANCELING]}, limit: 1) { ... on Runs { results { runId } } } }"
     DAEMON = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
 
     def __init__(self, dagster_url: str) -> None:
@@ -393,6 +399,11 @@ class _Graphql:
         statuses = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
         missing = [status["daemonType"] for status in statuses if status["required"] and not status["healthy"]]
         return f"尚未就绪：{'、'.join(missing)}" if missing else None
+
+    def is_idle(self) -> bool:
+        """True when no run is in progress; False also when the webserver can't say."""
+        answer = self._ask(self.RUNS)
+        return answer is not None and answer["runsOrError"].get("results") == []
 
     def _ask(self, query: str) -> dict[str, Any] | None:
         request = urllib.request.Request(  # noqa: S310 - our own webserver

@@ -21,7 +21,7 @@ from typing import Any
 
 GROUP_GRACE_SECONDS = 5.0
 POSTGRES_GRACE_SECONDS = 10.0
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.1
 
 
 class Watchdog:
@@ -103,25 +103,29 @@ def processes_with_marker(marker: str) -> set[int]:
     return found - {os.getpid()}
 
 
-def group_is_alive(group_id: int) -> bool:
-    """False also for a group of which only zombies are left: they wait for their parent, not for a signal."""
-    try:
-        os.killpg(group_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    if not Path("/proc/self/stat").exists():
-        return True
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[2]) == group_id and fields[0] not in "ZX":
-                return True
-    return False
+def living_groups(groups: set[int]) -> set[int]:
+    """Those of the process groups that hold a process which is more than a zombie: zombies wait for their parent, not for a signal."""
+    if not groups:
+        return set()
+    found: set[int] = set()
+    proc = Path("/proc")
+    if (proc / "self" / "stat").exists():
+        for entry in proc.iterdir():
+            if entry.name.isdigit():
+                try:
+                    state, _, group, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                if int(group) in groups and state not in "ZX":
+                    found.add(int(group))
+        return found
+    for group_id in groups:
+        try:
+            os.killpg(group_id, 0)
+        except (ProcessLookupError, PermissionError):
+            continue  # macOS refuses signals to zombies with "not permitted"
+        found.add(group_id)
+    return found
 
 
 def signal_groups_and_marked(groups: set[int], marker: str | None, number: signal.Signals) -> None:
@@ -145,7 +149,7 @@ def end_groups_and_marked(groups: set[int], marker: str | None, grace_seconds: f
 
     def anything_left() -> bool:
         collect()
-        return any(group_is_alive(group_id) for group_id in groups) or bool(marker and processes_with_marker(marker))
+        return bool(living_groups(groups) or (marker and processes_with_marker(marker)))
 
     for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
         if not anything_left():

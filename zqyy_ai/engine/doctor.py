@@ -105,7 +105,7 @@ def _check_source(connection: psycopg.Connection[Any]) -> Iterator[CheckOutcome]
     if not problems:
         yield CheckOutcome("业务数据", Verdict.OK, "ai_source 视图、字段与合计(hall、all)符合约定")
     for problem in problems[:_MOST_PROBLEMS_TOLD]:
-        yield CheckOutcome("业务数据", Verdict.FAILED, str(problem), "请按 docs/warehouse.md 修正视图")
+        yield CheckOutcome("业务数据", Verdict.FAILED, problem.message, problem.remedy)
     if len(problems) > _MOST_PROBLEMS_TOLD:
         yield CheckOutcome("业务数据", Verdict.FAILED, f"另有 {len(problems) - _MOST_PROBLEMS_TOLD} 个问题", "请按 docs/warehouse.md 修正视图")
 

@@ -161,18 +161,20 @@ class GuardedStep:
         except GuardRefusal as refusal:
             return self._refused(request, refusal, input_hash)
         try:
-            reused = self._reuse(request, claim, input_hash)
-            if reused is not None:
-                return reused
-            if request.fixed_answer is not None:
-                return self._write_fixed_answer(request, claim, input_hash)
-            return self._ask(request, claim, input_hash)
+            result = self._reuse(request, claim, input_hash)
+            if result is None and request.fixed_answer is not None:
+                result = self._write_fixed_answer(request, claim, input_hash)
+            if result is None:
+                result = self._ask(request, claim, input_hash)
         except ClaimLost as lost:
             return StepResult(StepStatus.FAILED, error_code="claim_lost", error_message=str(lost), retry_at=self._in(seconds=1))
-        finally:
-            # Ends the claim on every path that did not end it with its answer; after that this finds no row.
-            with self._database.autocommit() as connection:
-                step_claims.end(connection, claim)
+        except BaseException:
+            self._give_back(claim)
+            raise
+        if not result.status.is_good:
+            # A good result ended the claim in the transaction that wrote it.
+            self._give_back(claim)
+        return result
 
     # Before the call
 
@@ -204,17 +206,22 @@ class GuardedStep:
                 raise GuardRefusal("target_busy", "该目标正由另一个进程生成", retry_at=self._in(seconds=60))
             self._pause(_CLAIM_LOOK_INTERVAL_SECONDS * random.uniform(0.5, 1.0))
 
+    def _give_back(self, claim: StepClaim) -> None:
+        with self._database.autocommit() as connection:
+            step_claims.end(connection, claim)
+
     def _reuse(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult | None:
         """The newest valid answer, its expiry moved on, when it was made from the same input."""
-        with self._database.transaction() as connection:
+        with self._database.autocommit() as connection:
             found = cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id)
-            if found is None or not self._may_reuse(found, request, input_hash):
-                return None
-            expires_at = self._expires_at(request)
+        if found is None or not self._may_reuse(found, request, input_hash):
+            return None
+        expires_at = self._expires_at(request)
+        with self._database.transaction() as connection:
             cache.extend(connection, found.id, expires_at)
             log_id = run_logs.record(connection, self._subject(request, input_hash), RunStatus.REUSED)
             self._publish(connection, request, found.id)
-            step_claims.end(connection, claim)
+            self._end_claim(connection, request, claim)
         return StepResult(StepStatus.REUSED, found.result_json, found.id, log_id, expires_at)
 
     def _may_reuse(self, found: CachedAnswer, request: StepRequest, input_hash: str) -> bool:
@@ -270,7 +277,7 @@ class GuardedStep:
             estimate = estimate_tokens(
                 request.prompt, overhead_tokens=app.overhead_tokens, largest_output_tokens=app.largest_output_tokens
             )
-            with self._database.transaction() as connection:
+            with self._database.autocommit() as connection:
                 reservation = self._guards.budget.reserve(
                     connection,
                     site_id=request.site.site_id,
@@ -431,9 +438,13 @@ class GuardedStep:
             run_log_id=log_id,
         )
         self._publish(connection, request, cache_id)
+        self._end_claim(connection, request, claim)
+        return cache_id, result, expires_at
+
+    def _end_claim(self, connection: Connection, request: StepRequest, claim: StepClaim) -> None:
+        """The last statement of the transaction that writes: raising takes back what it wrote."""
         if not step_claims.end(connection, claim):
             raise ClaimLost(f"写入 {request.app.cache_type}/{request.target_id} 时租约已被其他进程取得,未写入")
-        return cache_id, result, expires_at
 
     def _publish(self, connection: Connection, request: StepRequest, cache_id: int) -> None:
         live_events.publish(

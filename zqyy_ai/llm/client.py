@@ -150,7 +150,7 @@ def _application() -> Any:
     """`dashscope.Application`, imported once."""
     with _sdk_import:
         # Its debug lines hold whole prompts, and it logs a stack trace of each failure, which our own error says in a line.
-        logging.getLogger("dashscope").filters[:] = [_says_nothing]
+        logging.getLogger("dashscope").addFilter(_says_nothing)
         from dashscope.app.application import Application
 
         return Application

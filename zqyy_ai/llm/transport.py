@@ -307,7 +307,7 @@ def _transport_error(attempt: Attempt, failure: Exception) -> ModelCallError:
 
 def _innermost(failure: BaseException) -> BaseException:
     """The cause that names the trouble, out of requests' and urllib3's wrappers."""
-    for inner in (getattr(failure, "reason", None), *failure.args):
+    for inner in (getattr(failure, "reason", None), failure.__cause__, *failure.args):
         if isinstance(inner, BaseException):
             return _innermost(inner)
     return failure

@@ -20,8 +20,6 @@ from zqyy_ai.settings import Settings
 ASKED_BY_TAG = "zqyy/asked_by"
 SITE_TAG = "zqyy/site_id"
 SENSOR = "sensor"
-# One run prewarms one site. A backfill of many sites becomes a run of this many keys for each.
-WINDOWS_PER_RUN = 72
 _POOL_RECYCLE_SECONDS = 3600
 _STATEMENT_TIMEOUT_MS = 60_000
 
@@ -71,7 +69,8 @@ class PrewarmConfig(dg.Config):
     ],
     check_specs=[answer_validates, not_stale],
     partitions_def=finance_partitions,
-    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=WINDOWS_PER_RUN),
+    # A range is one run: the policy that Dagster's CLI demands for --partition-range. See docs/decisions/0002.
+    backfill_policy=dg.BackfillPolicy.single_run(),
     can_subset=True,
 )
 def app2_finance(context: dg.AssetExecutionContext, config: PrewarmConfig, engine: EngineResource) -> Iterator[object]:

@@ -15,6 +15,7 @@ from zqyy_ai.domain.errors import SourceContractError
 from zqyy_ai.domain.finance_columns import FINANCE_COLUMNS
 from zqyy_ai.domain.windows import Area
 from zqyy_ai.store.queries import named_queries
+from zqyy_ai.warehouse.source_errors import source_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,16 +68,6 @@ def finished_loads(connection: psycopg.Connection[Any], since: datetime) -> list
 
 
 def _read(connection: psycopg.Connection[Any], query: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-    try:
-        # Binary: integers and dates arrive as they are, without a text to parse.
-        with connection.cursor(row_factory=tuple_row, binary=True) as cursor:
-            return cursor.execute(named_queries("finance", "zqyy_ai.warehouse")[query], parameters).fetchall()
-    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName) as missing:
-        raise SourceContractError(_unreadable(missing)) from missing
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction, psycopg.errors.DatatypeMismatch) as refused:
-        raise SourceContractError(_unreadable(refused)) from refused
-
-
-def _unreadable(error: psycopg.Error) -> str:
-    said = error.diag.message_primary or str(error)
-    return f"reading business data failed: {said}: a rerun does not help; run zqyy-ai doctor and see docs/warehouse.md"
+    # Binary: integers and dates arrive as they are, without a text to parse.
+    with source_errors(), connection.cursor(row_factory=tuple_row, binary=True) as cursor:
+        return cursor.execute(named_queries("finance", "zqyy_ai.warehouse")[query], parameters).fetchall()

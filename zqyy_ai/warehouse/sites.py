@@ -8,6 +8,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from zqyy_ai.store.queries import named_queries
+from zqyy_ai.warehouse.source_errors import source_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,6 @@ class SourceSite:
 
 
 def list_sites(connection: psycopg.Connection[Any]) -> list[SourceSite]:
-    """All sites of the warehouse, by id, closed ones too."""
-    with connection.cursor(row_factory=class_row(SourceSite)) as cursor:
+    """All sites of the warehouse, by id, closed ones too. Raises SourceContractError when the view can't be read as the contract has it."""
+    with source_errors(), connection.cursor(row_factory=class_row(SourceSite)) as cursor:
         return cursor.execute(named_queries("sites", "zqyy_ai.warehouse")["list_sites"]).fetchall()

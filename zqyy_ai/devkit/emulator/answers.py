@@ -19,9 +19,9 @@ _MOST_INSIGHTS = 7
 _LONGEST_TITLE = 40
 _LONGEST_BODY = 600
 _FILLERS: tuple[Finding, ...] = (
-    ("回答由仿真器生成", "本条由本地仿真器根据事实数据拼写而成,并非模型的判断,请勿用于经营决策。"),
-    ("数据口径以事实为准", "事实数据中未提供的指标没有统计,本次不作推测,可在数据补齐后重新生成。"),
-    ("建议持续观察", "建议在下一个完整期间结束后再次对比,确认变化是否持续,再决定是否调整经营安排。"),
+    ("回答由模拟器生成", "本条由本地模拟器根据事实数据拼写而成，并非模型的判断，请勿用于经营决策。"),
+    ("数据口径以事实为准", "事实数据中未提供的指标没有统计，本次不作推测，可在数据补齐后重新生成。"),
+    ("建议持续观察", "建议在下一个完整期间结束后再次对比，确认变化是否持续，再决定是否调整经营安排。"),
 )
 
 
@@ -38,7 +38,7 @@ def compose(prompt: str) -> Composed:
     if '"insights"' in prompt and facts is not None:
         app = AppType.FINANCE if facts.get("区域", "全店") == "全店" else AppType.FINANCE_AREA
         return Composed(app.value, json.dumps({"insights": _numbered(_finance_findings(facts))}, ensure_ascii=False))
-    return Composed(None, "这是仿真器的回答:提示词中没有它认识的应用格式,因此没有可引用的事实。")
+    return Composed(None, "这是模拟器的回答：提示词中没有它认识的应用格式，因此没有可引用的事实。")
 
 
 def facts_of(prompt: str) -> Facts | None:
@@ -74,13 +74,13 @@ def _revenue(facts: Facts) -> Finding | None:
     if net is None:
         return None
     change = _number(facts, "变化_%", "净收入")
-    moved = f",较对比期{_days(facts, '对比期间')}{_moved(change, '%')}" if change is not None else ",没有可比的对比期数据"
+    moved = f"，较对比期{_days(facts, '对比期间')}{_moved(change, '%')}" if change is not None else "，没有可比的对比期数据"
     until = _text(facts, "数据期间", "止")
     until_now = f"数据截至{until}。" if until and until != _text(facts, "名义期间", "止") else ""
     average = _number(facts, "本期", "日均净收入_元")
     daily = f"日均净收入 {average} 元。" if average is not None else ""
     advice = (
-        "可能与到店客人减少有关,建议排查时段排班与引流活动。" if change and change.startswith("-") else "建议保持现有的排班与活动节奏。"
+        "可能与到店客人减少有关，建议排查时段排班与引流活动。" if change and change.startswith("-") else "建议保持现有的排班与活动节奏。"
     )
     title = f"净收入{_moved(change, '%')}" if change is not None else f"净收入 {net} 元"
     return title, f"{_days(facts, '数据期间')}{_where(facts)}净收入 {net} 元{moved}。{daily}{until_now}{advice}"
@@ -92,7 +92,7 @@ def _gaps(facts: Facts) -> Finding | None:
         return None
     return (
         "数据存在缺口",
-        f"本期缺数 {missing or '未知'} 天,对比期缺数 {before or '未知'} 天,合计值可能偏低,请优先参考日均值,并检查数据加载任务。",
+        f"本期缺数 {missing or '未知'} 天，对比期缺数 {before or '未知'} 天，合计值可能偏低，请优先参考日均值，并检查数据加载任务。",
     )
 
 
@@ -102,9 +102,9 @@ def _beside_the_site(facts: Facts) -> Finding | None:
     if share is None:
         return None
     before = _number(beside, "对比期占全店净收入_%")
-    compared = f",对比期为 {before}%" if before is not None else ""
+    compared = f"，对比期为 {before}%" if before is not None else ""
     own, site = _number(beside, "区域台时利用率_%"), _number(beside, "全店台时利用率_%")
-    used = f"台时利用率 {own}%,全店为 {site}%。" if own is not None and site is not None else ""
+    used = f"台时利用率 {own}%，全店为 {site}%。" if own is not None and site is not None else ""
     growth = _number(beside, "增速差_百分点")
     pace = f"净收入增速{_against(growth)}全店。" if growth is not None else ""
     return f"占全店净收入 {share}%", f"{_where(facts)}净收入占全店 {share}%{compared}。{used}{pace}建议结合客流高峰调整该区域的开台与定价。"
@@ -119,10 +119,10 @@ def _areas(facts: Facts) -> Finding | None:
         (row for row in rows if _number(row, "台时利用率_%") is not None), key=lambda row: float(row["台时利用率_%"]), default=None
     )
     change = _number(best, "变化_%")
-    moved = f",{_moved(change, '%')}" if change is not None else ""
-    idle = f"{slowest['区域']}台时利用率最低,为 {_number(slowest, '台时利用率_%')}%,可考虑闲时优惠。" if slowest else ""
+    moved = f"，{_moved(change, '%')}" if change is not None else ""
+    idle = f"{slowest['区域']}台时利用率最低，为 {_number(slowest, '台时利用率_%')}%，可考虑闲时优惠。" if slowest else ""
     name = best.get("区域", "该区域")
-    return f"{name}贡献最大", f"{name}净收入 {_number(best, '净收入_元')} 元,占比 {_number(best, '占比_%')}%{moved}。{idle}"
+    return f"{name}贡献最大", f"{name}净收入 {_number(best, '净收入_元')} 元，占比 {_number(best, '占比_%')}%{moved}。{idle}"
 
 
 def _utilisation(facts: Facts) -> Finding | None:
@@ -130,12 +130,12 @@ def _utilisation(facts: Facts) -> Finding | None:
     if used is None:
         return None
     change = _number(facts, "变化_%", "台时利用率_百分点")
-    moved = f",较对比期{_moved(change, ' 个百分点')}" if change is not None else ""
+    moved = f"，较对比期{_moved(change, ' 个百分点')}" if change is not None else ""
     high, low = _at(facts, "单日高低", "台时利用率最高"), _at(facts, "单日高低", "台时利用率最低")
     extremes = ""
     if _number(high, "台时利用率_%") is not None and _number(low, "台时利用率_%") is not None:
-        extremes = f"最高为 {_text(high, '日期')} 的 {_number(high, '台时利用率_%')}%,最低为 {_text(low, '日期')} 的 {_number(low, '台时利用率_%')}%。"
-    return f"台时利用率 {used}%", f"台时利用率 {used}%{moved}。{extremes}建议在低谷时段推出套餐,提高闲置台位的使用。"
+        extremes = f"最高为 {_text(high, '日期')} 的 {_number(high, '台时利用率_%')}%，最低为 {_text(low, '日期')} 的 {_number(low, '台时利用率_%')}%。"
+    return f"台时利用率 {used}%", f"台时利用率 {used}%{moved}。{extremes}建议在低谷时段推出套餐，提高闲置台位的使用。"
 
 
 def _discounts(facts: Facts) -> Finding | None:
@@ -143,11 +143,11 @@ def _discounts(facts: Facts) -> Finding | None:
     if total is None or rate is None:
         return None
     change = _number(facts, "变化_%", "优惠合计")
-    moved = f",较对比期{_moved(change, '%')}" if change is not None else ""
+    moved = f"，较对比期{_moved(change, '%')}" if change is not None else ""
     kinds = [(key, _number(facts, "本期", key)) for key in ("会员优惠_元", "团购券优惠_元", "活动优惠_元", "手动优惠_元")]
     largest = max(((key, amount) for key, amount in kinds if amount is not None), key=lambda kind: float(kind[1]), default=None)
-    most = f"其中{largest[0].removesuffix('_元')}最多,为 {largest[1]} 元。" if largest else ""
-    return f"优惠率 {rate}%", f"优惠合计 {total} 元{moved},优惠率 {rate}%。{most}建议核对优惠是否带来了新增订单。"
+    most = f"其中{largest[0].removesuffix('_元')}最多，为 {largest[1]} 元。" if largest else ""
+    return f"优惠率 {rate}%", f"优惠合计 {total} 元{moved}，优惠率 {rate}%。{most}建议核对优惠是否带来了新增订单。"
 
 
 def _structure(facts: Facts) -> Finding | None:
@@ -158,9 +158,9 @@ def _structure(facts: Facts) -> Finding | None:
         return None
     name, share = ranked[0]
     amount = _number(facts, "本期", f"{name}_元")
-    money = f"为 {amount} 元," if amount is not None else ""
-    second = f"其次是{ranked[1][0]},占 {ranked[1][1]}%。" if len(ranked) > 1 else ""
-    return f"{name}占毛收入 {share}%", f"{name}是最大的收入来源,{money}占毛收入 {share}%。{second}可推测其他品类仍有提升空间。"
+    money = f"为 {amount} 元，" if amount is not None else ""
+    second = f"其次是{ranked[1][0]}，占 {ranked[1][1]}%。" if len(ranked) > 1 else ""
+    return f"{name}占毛收入 {share}%", f"{name}是最大的收入来源，{money}占毛收入 {share}%。{second}可推测其他品类仍有提升空间。"
 
 
 def _weekends(facts: Facts) -> Finding | None:
@@ -168,23 +168,26 @@ def _weekends(facts: Facts) -> Finding | None:
     if weekday is None or weekend is None:
         return None
     busy, idle = ("周末", "工作日") if float(weekend) >= float(weekday) else ("工作日", "周末")
-    return f"{busy}日均更高", f"周一至周五日均净收入 {weekday} 元,周六周日日均 {weekend} 元。建议把促销预算放在{idle},{busy}优先保证人手。"
+    return (
+        f"{busy}日均更高",
+        f"周一至周五日均净收入 {weekday} 元，周六周日日均 {weekend} 元。建议把促销预算放在{idle}，{busy}优先保证人手。",
+    )
 
 
 def _best_and_worst_days(facts: Facts) -> Finding | None:
     best, worst = (next(iter(_rows(_at(facts, "单日高低"), name)), None) for name in ("净收入最高", "净收入最低"))
     if _number(best, "净收入_元") is None or _number(worst, "净收入_元") is None:
         return None
-    high = f"净收入最高的是 {_text(best, '日期')},{_number(best, '净收入_元')} 元"
-    low = f"最低的是 {_text(worst, '日期')},{_number(worst, '净收入_元')} 元"
-    return "单日净收入差距明显", f"{high};{low}。建议复盘两天的客流与活动安排。"
+    high = f"净收入最高的是 {_text(best, '日期')}，{_number(best, '净收入_元')} 元"
+    low = f"最低的是 {_text(worst, '日期')}，{_number(worst, '净收入_元')} 元"
+    return "单日净收入差距明显", f"{high}；{low}。建议复盘两天的客流与活动安排。"
 
 
 def _stored_value(facts: Facts) -> Finding | None:
     recharge, spending = _number(facts, "本期", "充值_元"), _number(facts, "本期", "储值卡消费_元")
     if recharge is None or spending is None:
         return None
-    return "储值与消费", f"本期充值 {recharge} 元,储值卡消费 {spending} 元。建议关注储值余额的消耗节奏,避免短期集中兑付。"
+    return "储值与消费", f"本期充值 {recharge} 元，储值卡消费 {spending} 元。建议关注储值余额的消耗节奏，避免短期集中兑付。"
 
 
 _FINANCE_WRITERS: tuple[Callable[[Facts], Finding | None], ...] = (
@@ -225,7 +228,7 @@ def _text(value: Any, *path: str) -> str:
 
 def _days(facts: Facts, name: str) -> str:
     start, end = _text(facts, name, "起"), _text(facts, name, "止")
-    return f"({start} 至 {end})" if start and end else ""
+    return f"（{start} 至 {end}）" if start and end else ""
 
 
 def _where(facts: Facts) -> str:

@@ -116,6 +116,9 @@ class CompletionEndpoint:
             response = await call.respond(request)
             if response is not None:
                 await response(scope, receive, send)
+        except asyncio.CancelledError:
+            # The emulator stops: the caller sees a broken connection, as from a server that goes, and the log no stack trace.
+            abort_connection(request)
         finally:
             for counted in counts:
                 counted.in_flight -= 1

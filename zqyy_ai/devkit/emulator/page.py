@@ -8,16 +8,16 @@ from zqyy_ai.devkit.emulator.ledger import Counts, Ledger
 
 _SHOWN_PROMPTS = 10
 
-_PAGE = """<!doctype html><html lang="zh-CN"><meta charset="utf-8"><meta http-equiv="refresh" content="2"><title>百炼仿真器</title>
+_PAGE = """<!doctype html><html lang="zh-CN"><meta charset="utf-8"><meta http-equiv="refresh" content="2"><title>百炼模拟器</title>
 <style>body{{font:14px/1.6 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#222}}table{{border-collapse:collapse}}
 td,th{{border:1px solid #ccc;padding:.2rem .6rem;text-align:right}}td:first-child,th:first-child{{text-align:left}}
 pre{{background:#f6f6f6;padding:.6rem;white-space:pre-wrap;word-break:break-all}}</style>
-<h1>百炼(DashScope)仿真器</h1>
-<p>这里的回答由程序根据提示词中的事实拼写,<b>不是模型的回答</b>。随机种子 {seed},连接数 {connections}。</p>
+<h1>百炼(DashScope)模拟器</h1>
+<p>这里的回答由程序根据提示词中的事实拼写，<b>不是模型的回答</b>。随机种子 {seed}，连接数 {connections}。</p>
 <h2>调用</h2><table><tr><th>应用 ID</th><th>应用</th><th>收到</th><th>已回答</th><th>重复回答</th><th>拒绝</th><th>中断</th><th>放弃</th>
 <th>进行中</th><th>最高并发</th><th>令牌</th></tr>{rows}</table>
 <h2>故障计划</h2><pre>{plan}</pre><p>已发生:{faults}</p>
-<p>更改:<code>curl -X PUT …/control/plan -d '{{"faults":[{{"kind":"http_error","status":429,"rate":0.2}}]}}'</code>;
+<p>更改：<code>curl -X PUT …/control/plan -d '{{"faults":[{{"kind":"http_error","status":429,"rate":0.2}}]}}'</code>;
 清零并恢复初始计划:<code>curl -X POST …/control/reset</code></p>
 <h2>最近的提示词</h2>{prompts}</html>"""
 

@@ -13,7 +13,7 @@ from zqyy_ai.devkit.emulator.fault_plan import Fault, FaultKind
 
 MODEL_ID = "emulator"
 _STREAMED_PIECES = 8
-_PROSE = "抱歉,我暂时无法按照要求的格式回答这个问题,请稍后再试。"
+_PROSE = "抱歉，我暂时无法按照要求的格式回答这个问题，请稍后再试。"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def _deformed(text: str, kind: FaultKind | None) -> tuple[str | None, str]:
         case FaultKind.WRONG_SCHEMA:
             return json.dumps({"summary": _PROSE, "insights": []}, ensure_ascii=False), "stop"
         case FaultKind.FENCED:
-            return f"以下是分析结果:\n```json\n{text}\n```", "stop"
+            return f"以下是分析结果：\n```json\n{text}\n```", "stop"
         case FaultKind.TRAILING_COMMA:
             return text[:-1] + ",}" if text.endswith("}") else text, "stop"
         case _:

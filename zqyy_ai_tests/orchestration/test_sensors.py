@@ -1,0 +1,128 @@
+"""Sensors and the schedule, evaluated as the daemon does, on real tables."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from zqyy_ai.engine.prewarm_requests import request_prewarm
+from zqyy_ai.orchestration import sensors
+from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME, range_of_site
+from zqyy_ai.orchestration.resources import DatabaseResource
+from zqyy_ai.orchestration.run_requests import runs_wanted
+from zqyy_ai.orchestration.schedules import ai_dws_prewarm
+from zqyy_ai_tests.orchestration.conftest import SITES, Stage
+
+
+def sensor_context(stage: Stage, definition: dg.SensorDefinition) -> dg.SensorEvaluationContext:
+    return dg.build_sensor_context(instance=stage.instance, sensor_name=definition.name, resources={"database": DatabaseResource()})
+
+
+def requests_of(evaluated: object) -> list[dg.RunRequest]:
+    assert isinstance(evaluated, dg.SensorResult)
+    return list(evaluated.run_requests or [])
+
+
+def make_due(stage: Stage) -> None:
+    with stage.database.autocommit() as connection:
+        connection.execute("UPDATE biz.trigger_jobs SET next_run_at = now() - interval '1 minute' WHERE job_type = 'ai_dws_prewarm'")
+
+
+def schedule_tick(stage: Stage) -> object:
+    context = dg.build_schedule_context(
+        instance=stage.instance, scheduled_execution_time=datetime.now(UTC), resources={"database": DatabaseResource()}
+    )
+    return ai_dws_prewarm(context)
+
+
+def test_the_event_sensor_asks_for_one_range_run_of_the_jobs_site(stage: Stage) -> None:
+    request_prewarm(stage.database, 1002)
+
+    requests = requests_of(sensors.ai_events(sensor_context(stage, sensors.ai_events)))
+
+    first, last = range_of_site(1002)
+    assert [(r.tags["dagster/asset_partition_range_start"], r.tags["dagster/asset_partition_range_end"]) for r in requests] == [(first, last)]
+
+
+def test_an_event_fired_while_the_sensor_waits_is_answered_at_once(stage: Stage) -> None:
+    import threading
+
+    started = datetime.now(UTC)
+    answers: list[object] = []
+    waiting = threading.Thread(target=lambda: answers.append(sensors.ai_events(sensor_context(stage, sensors.ai_events))))
+    waiting.start()
+    with stage.database.autocommit() as connection:
+        connection.execute("SELECT biz.fire_ai_event('ai_dws_completed', '{\"site_id\": 1001}')")
+    waiting.join(20)
+
+    assert len(requests_of(answers[0])) == 1
+    assert (datetime.now(UTC) - started).total_seconds() < 4
+
+
+def test_a_job_is_asked_for_once_by_two_ticks(stage: Stage) -> None:
+    request_prewarm(stage.database, 1001)
+
+    assert len(runs_wanted(stage.database, stage.instance)) == 1
+    assert runs_wanted(stage.database, stage.instance) == []
+
+
+def test_no_run_is_asked_for_while_one_of_the_site_is_under_way(stage: Stage) -> None:
+    request_prewarm(stage.database, 1001)
+    (wanted,) = runs_wanted(stage.database, stage.instance)
+    stage.instance.create_run_for_job(
+        job_def=dg.JobDefinition(name="stand_in", graph_def=dg.GraphDefinition(name="stand_in")),
+        tags=dict(wanted.tags),
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    request_prewarm(stage.database, 1001)
+
+    assert runs_wanted(stage.database, stage.instance) == []
+
+
+def test_the_etl_sensor_turns_each_finished_load_into_one_job_a_site(stage: Stage) -> None:
+    first = sensors.etl_completed(sensor_context(stage, sensors.etl_completed))
+    again = sensors.etl_completed(sensor_context(stage, sensors.etl_completed))
+
+    assert len(requests_of(first)) == len(SITES)
+    assert isinstance(again, dg.SkipReason)
+
+
+def test_sites_follow_the_table_as_partitions(stage: Stage) -> None:
+    with stage.database.autocommit() as connection:
+        connection.execute("UPDATE biz.sites SET is_active = (site_id <> 1001)")
+        connection.execute("INSERT INTO biz.sites (site_id, site_name) VALUES (2001, '新店')")
+
+    sensors.sync_site_partitions(sensor_context(stage, sensors.sync_site_partitions))
+
+    assert set(stage.instance.get_dynamic_partitions(SITE_PARTITIONS_NAME)) == {"1002", "2001"}
+
+
+def test_the_schedule_says_when_it_is_due_next(stage: Stage) -> None:
+    skipped = schedule_tick(stage)
+
+    assert isinstance(skipped, dg.SkipReason)
+    assert skipped.skip_message is not None and "08:30" in skipped.skip_message
+
+
+def test_when_due_the_schedule_asks_for_one_run_of_each_site_not_prewarmed_today(stage: Stage) -> None:
+    request_prewarm(stage.database, 1001)
+    runs_wanted(stage.database, stage.instance)
+    make_due(stage)
+    schedule_tick(stage)
+    make_due(stage)
+
+    again = schedule_tick(stage)
+
+    with stage.database.autocommit() as connection:
+        jobs = connection.execute("SELECT site_id FROM biz.ai_trigger_jobs ORDER BY site_id").fetchall()
+    assert [job["site_id"] for job in jobs] == [1001, 1002]
+    assert isinstance(again, dg.SkipReason)
+
+
+def test_a_missed_fire_happens_once(stage: Stage) -> None:
+    make_due(stage)
+
+    asked = schedule_tick(stage)
+    after = schedule_tick(stage)
+
+    assert isinstance(asked, list) and len(asked) == len(SITES)
+    assert isinstance(after, dg.SkipReason)

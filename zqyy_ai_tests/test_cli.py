@@ -1,0 +1,75 @@
+import subprocess
+import sys
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from zqyy_ai.cli import main
+
+
+def run(*arguments: str, home: Path, **environment: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, list(arguments), env={"ZQYY_HOME": str(home), **environment})
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+    code = """
+import sys
+from click.testing import CliRunner
+from zqyy_ai.cli import main
+assert CliRunner().invoke(main, ["--help"]).exit_code == 0
+heavy = {"dagster", "dashscope", "pandas", "numpy", "psycopg", "sqlalchemy", "pydantic", "rich", "starlette", "requests"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_malformed_setting_is_one_line_that_names_it(tmp_path: Path) -> None:
+    exit_code, out, err = run("dev", home=tmp_path, ZQYY_DAGSTER_PORT="no-port")
+
+    assert (exit_code, out) == (2, "")
+    assert err.startswith("错误: ZQYY_DAGSTER_PORT")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_missing_setting_is_one_line_that_names_it(tmp_path: Path) -> None:
+    exit_code, _, err = run("migrate", home=tmp_path)
+
+    assert exit_code == 2
+    assert err.startswith("错误: ZQYY_DATABASE_URL")
+    assert len(err.splitlines()) == 1
+
+
+def test_env_without_a_running_stack_exports_nothing(tmp_path: Path) -> None:
+    exit_code, out, err = run("env", home=tmp_path)
+
+    assert (exit_code, out) == (2, "")
+    assert "make dev" in err
+
+
+def test_migrate_says_the_version_and_takes_the_trigger_rows_back(tmp_path: Path, empty_database_url: str) -> None:
+    migrated = run("migrate", home=tmp_path, ZQYY_DATABASE_URL=empty_database_url)
+    removed = run("migrate", "--remove-triggers", home=tmp_path, ZQYY_DATABASE_URL=empty_database_url)
+    again = run("migrate", "--remove-triggers", home=tmp_path, ZQYY_DATABASE_URL=empty_database_url)
+
+    assert migrated[0] == 0
+    assert removed[1] == "已删除 5 行触发器\n"
+    assert again[1] == "已删除 0 行触发器\n"
+
+
+def test_a_prewarm_is_registered_as_a_job(tmp_path: Path, database_url: str) -> None:
+    assert run("demo-data", "--sites", "1", "--days", "2", home=tmp_path, ZQYY_DATABASE_URL=database_url)[0] == 0
+
+    exit_code, out, _ = run("prewarm", "--site", "1001", "--no-wait", home=tmp_path, ZQYY_DATABASE_URL=database_url)
+
+    assert exit_code == 0
+    assert "门店 1001" in out
+
+
+def test_a_prewarm_of_an_unknown_site_is_refused_in_one_line(tmp_path: Path, database_url: str) -> None:
+    exit_code, _, err = run("prewarm", "--site", "4711", home=tmp_path, ZQYY_DATABASE_URL=database_url)
+
+    assert exit_code == 2
+    assert "4711" in err
+    assert len(err.splitlines()) == 1
