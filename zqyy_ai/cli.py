@@ -154,15 +154,17 @@ def doctor() -> None:
     """检查每个部分（数据库、数据视图、应用 ID、百炼、Dagster），并说明如何修复；有失败项时退出码为 1。"""
     from rich.console import Console
 
-    from zqyy_ai.engine.doctor import run_checks
+    from zqyy_ai.engine.doctor import Verdict, run_checks
 
+    marks = {Verdict.OK: "[green]✓[/]", Verdict.FAILED: "[red]✗[/]", Verdict.UNKNOWN: "[yellow]?[/]"}
     console = Console()
-    outcomes = run_checks(_joined_settings())
-    for outcome in outcomes:
-        console.print(f"{'[green]✓[/]' if outcome.ok else '[red]✗[/]'} {outcome.name}：{outcome.detail}", soft_wrap=True)
-        if not outcome.ok and outcome.remedy:
+    is_well = True
+    for outcome in run_checks(_joined_settings()):
+        console.print(f"{marks[outcome.verdict]} {outcome.name}：{outcome.detail}", soft_wrap=True)
+        if outcome.remedy:
             console.print(f"    → {outcome.remedy}", soft_wrap=True)
-    if not all(outcome.ok for outcome in outcomes):
+        is_well = is_well and outcome.verdict is not Verdict.FAILED
+    if not is_well:
         sys.exit(1)
 
 

@@ -116,7 +116,9 @@ class Settings(BaseModel):
         """The application's id in DashScope. Raises SettingError that names the variable when it is not set."""
         value = self.app_ids.get(app)
         if value is None:
-            raise SettingError(f"{APPS[app].app_id_setting} is not set: put the id of the DashScope application for {APPS[app].title} there")
+            raise SettingError(
+                f"{APPS[app].app_id_setting} is not set: put the id of the DashScope application for {APPS[app].title} there"
+            )
         return value
 
     @property

@@ -58,7 +58,9 @@ def _check_database(settings: Settings) -> Iterator[CheckOutcome]:
         yield CheckOutcome(name, Verdict.FAILED, "没有数据库地址", str(missing))
         return
     except psycopg.OperationalError as failure:
-        yield CheckOutcome(name, Verdict.FAILED, _first_line(failure), "请检查 ZQYY_DATABASE_URL 的主机、端口、账号与密码,以及数据库是否在运行")
+        yield CheckOutcome(
+            name, Verdict.FAILED, _first_line(failure), "请检查 ZQYY_DATABASE_URL 的主机、端口、账号与密码,以及数据库是否在运行"
+        )
         return
     with connection:
         yield CheckOutcome(name, Verdict.OK, f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}")
@@ -107,7 +109,9 @@ def _check_source(connection: psycopg.Connection[Any]) -> Iterator[CheckOutcome]
     for problem in problems[:_MOST_PROBLEMS_TOLD]:
         yield CheckOutcome("业务数据", Verdict.FAILED, problem.message, problem.remedy)
     if len(problems) > _MOST_PROBLEMS_TOLD:
-        yield CheckOutcome("业务数据", Verdict.FAILED, f"另有 {len(problems) - _MOST_PROBLEMS_TOLD} 个问题", "请按 docs/warehouse.md 修正视图")
+        yield CheckOutcome(
+            "业务数据", Verdict.FAILED, f"另有 {len(problems) - _MOST_PROBLEMS_TOLD} 个问题", "请按 docs/warehouse.md 修正视图"
+        )
 
 
 def _check_app_ids(settings: Settings) -> Iterator[CheckOutcome]:
@@ -138,7 +142,9 @@ def _check_dashscope(settings: Settings) -> Iterator[CheckOutcome]:
             case ProbeVerdict.KEY_REFUSED:
                 yield CheckOutcome(subject, Verdict.FAILED, found.detail, "请检查 DASHSCOPE_API_KEY 及账户是否欠费")
             case ProbeVerdict.APP_REFUSED:
-                yield CheckOutcome(subject, Verdict.FAILED, found.detail, f"请检查 {app.app_id_setting},以及应用是否已发布、key 是否属于同一业务空间")
+                yield CheckOutcome(
+                    subject, Verdict.FAILED, found.detail, f"请检查 {app.app_id_setting},以及应用是否已发布、key 是否属于同一业务空间"
+                )
             case ProbeVerdict.UNREACHABLE:
                 yield CheckOutcome(subject, Verdict.FAILED, found.detail, f"连不上 {base_url}:请检查网络与 DASHSCOPE_HTTP_BASE_URL")
             case ProbeVerdict.UNCLEAR:
@@ -178,7 +184,9 @@ def _check_dagster_daemons(settings: Settings) -> CheckOutcome:
             answer = session.post(f"{base}/graphql", json={"query": _DAEMON_QUERY}, timeout=_CONNECT_TIMEOUT_SECONDS)
             statuses = answer.json()["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
     except (requests.RequestException, ValueError, KeyError, TypeError) as failure:
-        return CheckOutcome(name, Verdict.FAILED, f"{base} 没有回应({type(failure).__name__})", "用 make dev 启动,或检查 ZQYY_HOST 与 ZQYY_DAGSTER_PORT")
+        return CheckOutcome(
+            name, Verdict.FAILED, f"{base} 没有回应({type(failure).__name__})", "用 make dev 启动,或检查 ZQYY_HOST 与 ZQYY_DAGSTER_PORT"
+        )
     ill = sorted(status["daemonType"] for status in statuses if status["required"] and not status["healthy"])
     if ill:
         return CheckOutcome(name, Verdict.FAILED, f"不健康:{', '.join(ill)}", "请检查 dagster-daemon 是否在运行,日志在 $ZQYY_HOME/logs")
@@ -197,4 +205,3 @@ def _limits(settings: Settings) -> CheckOutcome:
 
 def _first_line(failure: BaseException) -> str:
     return (str(failure).strip().splitlines() or [type(failure).__name__])[0][:300]
-

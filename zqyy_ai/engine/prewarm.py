@@ -149,9 +149,7 @@ class PrewarmRun:
         with self._engine.database.transaction() as connection:
             through = loaded_through(connection, site.site_id)
             daily = load_finance(connection, site.site_id, earliest_day(business_date), business_date)
-        prompts = FinancePrompts(
-            daily, site_id=site.site_id, site_name=site.site_name, business_date=business_date, loaded_through=through
-        )
+        prompts = FinancePrompts(daily, site_id=site.site_id, site_name=site.site_name, business_date=business_date, loaded_through=through)
         reuse_not_before = job.created_at if self._regenerate or job.regenerate else None
         for window in windows:
             prompt = prompts.for_window(window)
@@ -231,9 +229,7 @@ class PrewarmRun:
 
 
 def _left_as_it_is(answer: CachedAnswer) -> StepResult:
-    return StepResult(
-        StepStatus.REUSED, answer.result_json, cache_id=answer.id, run_log_id=answer.run_log_id, expires_at=answer.expires_at
-    )
+    return StepResult(StepStatus.REUSED, answer.result_json, cache_id=answer.id, run_log_id=answer.run_log_id, expires_at=answer.expires_at)
 
 
 def _trigger_type(job: TriggerJob) -> str:

@@ -12,7 +12,6 @@ import json
 import logging
 import random
 import time
-
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -145,7 +144,9 @@ class _CallEnded(Exception):
 class GuardedStep:
     """Carries out step requests; one instance a process, used by many threads."""
 
-    def __init__(self, *, database: Database, client: ModelClient, guards: Guards, settings: Settings, clock: Clock, worker: Worker) -> None:
+    def __init__(
+        self, *, database: Database, client: ModelClient, guards: Guards, settings: Settings, clock: Clock, worker: Worker
+    ) -> None:
         self._database = database
         self._client = client
         self._guards = guards
@@ -274,9 +275,7 @@ class GuardedStep:
             with self._database.transaction() as connection:
                 turn = self._guards.rate.take(connection, request.site.site_id, app.app_type, longest_wait=longest_wait)
             self._pause(turn.total_seconds())
-            estimate = estimate_tokens(
-                request.prompt, overhead_tokens=app.overhead_tokens, largest_output_tokens=app.largest_output_tokens
-            )
+            estimate = estimate_tokens(request.prompt, overhead_tokens=app.overhead_tokens, largest_output_tokens=app.largest_output_tokens)
             with self._database.autocommit() as connection:
                 reservation = self._guards.budget.reserve(
                     connection,
@@ -568,5 +567,3 @@ def _failure_alert(request: StepRequest, error: ModelCallError, end: RunEnd, log
 
 def _circuit_alert(app: App, log_id: int) -> Alert:
     return Alert(AlertType.CIRCUIT_OPEN, f"{app.title} 连续失败,熔断器已打开", None, app.app_type.value, log_id, Severity.CRITICAL)
-
-

@@ -76,9 +76,7 @@ class PrewarmConfig(dg.Config):
 def app2_finance(context: dg.AssetExecutionContext, config: PrewarmConfig, engine: EngineResource) -> Iterator[object]:
     """A site's windows side by side; each good one is its own materialisation, and the run fails at its end when one was not good."""
     # Each event would open a connection of its own otherwise: 144 events, 40-50 ms each.
-    context.instance.optimize_for_webserver(
-        statement_timeout=_STATEMENT_TIMEOUT_MS, pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=1
-    )
+    context.instance.optimize_for_webserver(statement_timeout=_STATEMENT_TIMEOUT_MS, pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=1)
     keys = sorted((parse_finance_key(key) for key in context.partition_keys), key=lambda key: key[0])
     bad: list[WindowOutcome] = []
     with engine.open() as opened:

@@ -35,9 +35,7 @@ def ai_events(context: dg.SensorEvaluationContext, database: DatabaseResource) -
         return _wait_for_work(context, opened, database)
 
 
-def _wait_for_work(
-    context: dg.SensorEvaluationContext, opened: Database, database: DatabaseResource
-) -> dg.SensorResult | dg.SkipReason:
+def _wait_for_work(context: dg.SensorEvaluationContext, opened: Database, database: DatabaseResource) -> dg.SensorResult | dg.SkipReason:
     """Long-polls: the daemon looks only every 5 s, a notification comes at once."""
     deadline = time.monotonic() + _LONG_POLL_SECONDS
     with opened.listener() as listener:

@@ -134,6 +134,4 @@ def valid_targets(connection: Connection, site_id: int, target_ids: Iterable[str
 
 def prune(connection: Connection, cache_type: str, site_id: int, *, keep: int = MAX_ROWS_PER_TYPE_AND_SITE) -> int:
     """Deletes the oldest rows beyond `keep` of a type and site, but never the two newest of a target; returns how many."""
-    return connection.execute(
-        named_queries("cache")["prune"], {"cache_type": cache_type, "site_id": site_id, "keep": keep}
-    ).rowcount
+    return connection.execute(named_queries("cache")["prune"], {"cache_type": cache_type, "site_id": site_id, "keep": keep}).rowcount

@@ -135,9 +135,7 @@ def count_duplicate(connection: Connection, job_id: int, etl_run_id: str | None)
 
 def supersede_past(connection: Connection, site_id: int, business_date: date) -> int:
     """Completes pending finished-load jobs of business dates before `business_date`; returns how many."""
-    return connection.execute(
-        named_queries("trigger_jobs")["supersede"], {"site_id": site_id, "business_date": business_date}
-    ).rowcount
+    return connection.execute(named_queries("trigger_jobs")["supersede"], {"site_id": site_id, "business_date": business_date}).rowcount
 
 
 def claim_dws_job(connection: Connection, site_id: int, *, run_id: str, worker_id: UUID, lease: timedelta) -> TriggerJob | None:

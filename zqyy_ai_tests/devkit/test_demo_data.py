@@ -65,7 +65,7 @@ def test_weekends_holidays_promotions_refunds_and_a_bad_week_can_be_seen(default
 
     def mean_net(condition: str) -> float:
         return float(
-            scalar(url, f"SELECT avg(net_revenue_cny) FROM ai_source.finance_daily WHERE site_id = 1001 AND area = 'all' AND {condition}")  # noqa: S608  the text is the test's own
+            scalar(url, f"SELECT avg(net_revenue_cny) FROM ai_source.finance_daily WHERE site_id = 1001 AND area = 'all' AND {condition}")
         )
 
     workday, weekend = mean_net("extract(isodow FROM business_date) < 5"), mean_net("extract(isodow FROM business_date) > 5")
@@ -73,11 +73,11 @@ def test_weekends_holidays_promotions_refunds_and_a_bad_week_can_be_seen(default
     assert mean_net("business_date BETWEEN '2025-10-01' AND '2025-10-07'") > 1.25 * workday
     assert mean_net("business_date = '2026-02-16'") < 0.8 * workday
     for happens in ("promotion_discount_cny > 0", "refund_cny > 0", "recharge_cny > 0", "manual_discount_cny > 0"):
-        assert scalar(url, f"SELECT count(*) FROM ai_source.finance_daily WHERE area <> 'all' AND {happens}") > 20  # noqa: S608  the text is the test's own
+        assert scalar(url, f"SELECT count(*) FROM ai_source.finance_daily WHERE area <> 'all' AND {happens}") > 20
     worst_week, usual_week = (
         scalar(
             url,
-            f"SELECT {aggregate} FROM (SELECT sum(net_revenue_cny) AS net FROM ai_source.finance_daily WHERE site_id = 1001 AND area = 'all' "  # noqa: S608  the text is the test's own
+            f"SELECT {aggregate} FROM (SELECT sum(net_revenue_cny) AS net FROM ai_source.finance_daily WHERE site_id = 1001 AND area = 'all' "
             "GROUP BY date_trunc('week', business_date) HAVING count(*) = 7) AS weeks",
         )
         for aggregate in ("min(net)", "avg(net)")
@@ -93,7 +93,7 @@ def test_areas_differ_in_size_and_a_third_site_has_no_ktv(default_fill: tuple[st
     biggest, smallest = (
         scalar(
             url,
-            f"SELECT {aggregate}(net) FROM (SELECT sum(net_revenue_cny) AS net FROM demo_dws.area_daily GROUP BY site_id, area) AS areas",  # noqa: S608  the text is the test's own
+            f"SELECT {aggregate}(net) FROM (SELECT sum(net_revenue_cny) AS net FROM demo_dws.area_daily GROUP BY site_id, area) AS areas",
         )
         for aggregate in ("max", "min")
     )

@@ -65,7 +65,11 @@ def rows(stage: Stage, query: str) -> list[dict[str, Any]]:
 
 
 def windows_with_an_answer_of_the_model(stage: Stage) -> int:
-    return int(rows(stage, "SELECT count(*) AS n FROM biz.ai_cache c JOIN biz.ai_run_logs l ON l.id = c.run_log_id AND l.status = 'success'")[0]["n"])
+    return int(
+        rows(stage, "SELECT count(*) AS n FROM biz.ai_cache c JOIN biz.ai_run_logs l ON l.id = c.run_log_id AND l.status = 'success'")[0][
+            "n"
+        ]
+    )
 
 
 def test_one_run_materialises_every_window_of_a_site_and_no_other(stage: Stage) -> None:
@@ -83,7 +87,9 @@ def test_a_materialisation_tells_the_operator_what_it_cost_and_when_it_expires(s
     result = run_site(stage)
 
     event = next(
-        event for event in result.get_asset_materialization_events() if event.partition == finance_key(SITE, WindowKey.parse("last_month__all"))
+        event
+        for event in result.get_asset_materialization_events()
+        if event.partition == finance_key(SITE, WindowKey.parse("last_month__all"))
     )
     metadata = event.materialization.metadata
     assert {"预览", "tokens", "耗时_ms", "费用_元", "过期时间", "run_log_id", "复用", "模型"} <= set(metadata)

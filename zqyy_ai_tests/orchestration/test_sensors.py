@@ -40,7 +40,9 @@ def test_the_event_sensor_asks_for_one_range_run_of_the_jobs_site(stage: Stage) 
     requests = requests_of(sensors.ai_events(sensor_context(stage, sensors.ai_events)))
 
     first, last = range_of_site(1002)
-    assert [(r.tags["dagster/asset_partition_range_start"], r.tags["dagster/asset_partition_range_end"]) for r in requests] == [(first, last)]
+    assert [(r.tags["dagster/asset_partition_range_start"], r.tags["dagster/asset_partition_range_end"]) for r in requests] == [
+        (first, last)
+    ]
 
 
 def test_an_event_fired_while_the_sensor_waits_is_answered_at_once(stage: Stage) -> None:

@@ -112,7 +112,7 @@ def test_a_part_that_is_off_breaks_the_sums_above_it(own_tables: Connection) -> 
 
 @pytest.mark.parametrize(("deleted", "said"), [("area = 'all'", "缺少 all 行"), ("area IN ('hallA', 'hallB', 'hallC')", "没有数据")])
 def test_a_whole_without_parts_and_parts_without_a_whole_are_told_once(own_tables: Connection, deleted: str, said: str) -> None:
-    own_tables.execute(f"DELETE FROM ai_source.finance_daily WHERE site_id = 1002 AND business_date = '2026-04-18' AND {deleted}".encode())  # noqa: S608  the text is the test's own
+    own_tables.execute(f"DELETE FROM ai_source.finance_daily WHERE site_id = 1002 AND business_date = '2026-04-18' AND {deleted}".encode())
     problems = check_contract(own_tables)
     assert sum(said in problem.message for problem in problems) == 1
     assert {problem.kind for problem in problems} == {ProblemKind.BROKEN_SUM, *([ProblemKind.MORE] if len(problems) > 20 else [])}
@@ -161,7 +161,7 @@ def test_an_area_that_is_none_is_told(own_tables: Connection) -> None:
 
 @pytest.mark.parametrize("planted", ["status = 'SUCCESS'", "loaded_through = NULL", "finished_at = NULL", "etl_run_id = NULL"])
 def test_a_load_that_says_too_little_is_told(own_tables: Connection, planted: str) -> None:
-    own_tables.execute(f"UPDATE ai_source.etl_runs SET {planted} WHERE site_id IS NULL AND loaded_through = '2026-04-18'".encode())  # noqa: S608  the text is the test's own
+    own_tables.execute(f"UPDATE ai_source.etl_runs SET {planted} WHERE site_id IS NULL AND loaded_through = '2026-04-18'".encode())
     assert only_problem(own_tables).kind is ProblemKind.UNUSABLE_LOAD
 
 
@@ -184,7 +184,7 @@ def test_a_view_that_fails_while_it_is_read_is_told_and_the_connection_goes_on(o
         for column in FINANCE_COLUMNS
     )
     own_tables.execute(
-        f"CREATE VIEW ai_source.finance_daily AS SELECT site_id, business_date, area, {columns} FROM ai_source.whole".encode()  # noqa: S608  the text is the test's own
+        f"CREATE VIEW ai_source.finance_daily AS SELECT site_id, business_date, area, {columns} FROM ai_source.whole".encode()
     )
     assert ProblemKind.UNREADABLE in {problem.kind for problem in check_contract(own_tables)}
     assert own_tables.execute("SELECT 1").fetchone() == (1,)
@@ -205,7 +205,7 @@ def test_a_view_that_takes_too_long_is_told_and_the_callers_time_limit_stays(
 
 def plant(connection: Connection, change: str, *, area: str) -> None:
     changed = connection.execute(
-        f"UPDATE ai_source.finance_daily SET {change} WHERE site_id = 1002 AND business_date = '2026-04-18' AND area = '{area}'".encode()  # noqa: S608  the text is the test's own
+        f"UPDATE ai_source.finance_daily SET {change} WHERE site_id = 1002 AND business_date = '2026-04-18' AND area = '{area}'".encode()
     )
     assert changed.rowcount == 1
 

@@ -62,7 +62,7 @@ def test_the_72_prompts_of_a_demo_site_show_what_sql_sums(connection: Connection
         window = data_window(key.time_dimension, business_date, through)
         assert window.data is not None
         row = connection.execute(
-            f"SELECT sum({NET_REVENUE.name}) FROM ai_source.finance_daily WHERE site_id = 1001 AND area = %s "  # noqa: S608  the text is the test's own
+            f"SELECT sum({NET_REVENUE.name}) FROM ai_source.finance_daily WHERE site_id = 1001 AND area = %s "
             "AND business_date BETWEEN %s AND %s".encode(),
             (key.area.value, window.data.start, window.data.end),
         ).fetchone()

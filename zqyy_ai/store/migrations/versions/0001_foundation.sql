@@ -223,8 +223,8 @@ CREATE FUNCTION zqyy_staging.longest_text(column_name text) RETURNS integer LANG
         WHEN column_name IN ('error_message', 'last_error', 'message') THEN 1000
         WHEN column_name IN ('input_hash', 'session_id', 'request_id') THEN 64
         WHEN column_name = 'target_id' THEN 39
-        WHEN column_name = 'status' THEN 11
-        ELSE 22
+        WHEN column_name IN ('cache_type', 'job_name', 'job_type', 'app_type') THEN 22
+        ELSE 13
     END
 $$;
 

@@ -1,0 +1,89 @@
+"""What the benchmarks play on: the whole stack in this process's care, on free ports, with a folder of its own."""
+
+import json
+import os
+import socket
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from zqyy_ai.devkit import demo_data
+from zqyy_ai.devkit.processes import StopSignals
+from zqyy_ai.devkit.stack import running_stack
+from zqyy_ai.domain.business_clock import SystemClock, business_date_at
+from zqyy_ai.settings import load_settings
+from zqyy_ai.store.database import Database
+
+DAYS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Emulator:
+    """The emulator's control endpoints."""
+
+    url: str
+
+    def set_latency(self, seconds: float) -> None:
+        body = json.dumps({"latency": {"seconds": seconds}}).encode()
+        request = urllib.request.Request(f"{self.url}/control/plan", body, {"Content-Type": "application/json"}, method="PUT")
+        urllib.request.urlopen(request, timeout=30).close()
+
+    def counts(self) -> dict[str, int]:
+        with urllib.request.urlopen(f"{self.url}/control/calls", timeout=30) as answer:
+            total: dict[str, int] = json.load(answer)["total"]
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    database: Database
+    emulator: Emulator
+    environment: dict[str, str]
+    business_date: date
+
+
+class _Silence:
+    def say(self, text: str) -> None:
+        pass
+
+
+@contextmanager
+def stage(sites: int, **settings: str) -> Iterator[Stage]:
+    """The stack with a demo warehouse of `sites` sites, loaded through the business date, so that all 72 windows have data."""
+    business_date = business_date_at(SystemClock().now())
+    with tempfile.TemporaryDirectory(prefix="zqyy-ai-bench-") as folder, StopSignals() as signals:
+        Path(folder).chmod(0o711)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("ZQYY_", "DASHSCOPE_", "DAGSTER_"))}
+        environment |= {"ZQYY_HOME": folder, **_free_ports(), **settings}
+
+        def fill(url: str) -> None:
+            demo_data.fill(url, sites=sites, days=DAYS, until=business_date)
+            with Database(url, max_connections=2) as database, database.autocommit() as connection:
+                # The loads of the demo warehouse would start prewarms of their own.
+                connection.execute("UPDATE biz.trigger_jobs SET status = 'disabled' WHERE job_type = 'ai_dws_prewarm'")
+                connection.execute("UPDATE demo_dws.etl_runs SET finished_at = finished_at - interval '30 days'")
+
+        with running_stack(load_settings(environment), environment, _Silence(), signals, fill=fill) as stack:
+            assert stack.addresses.emulator_url is not None
+            with Database(stack.database_url, max_connections=4, application_name="zqyy_ai benchmark") as database:
+                joined = {**environment, **stack.addresses.environment}
+                yield Stage(database, Emulator(stack.addresses.emulator_url), joined, business_date)
+
+
+def _free_ports() -> dict[str, str]:
+    names = ("ZQYY_POSTGRES_PORT", "ZQYY_EMULATOR_PORT", "ZQYY_CODE_SERVER_PORT", "ZQYY_DAGSTER_PORT", "ZQYY_PORT")
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+    ports = {name: str(listener.getsockname()[1]) for name, listener in zip(names, sockets, strict=True)}
+    for listener in sockets:
+        listener.close()
+    return ports
+
+
+def rows(database: Database, query: bytes) -> list[dict[str, Any]]:
+    with database.autocommit() as connection:
+        return connection.execute(query).fetchall()
