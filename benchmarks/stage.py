@@ -68,7 +68,7 @@ def stage(sites: int, **settings: str) -> Iterator[Stage]:
                 connection.execute("UPDATE biz.trigger_jobs SET status = 'disabled' WHERE job_type = 'ai_dws_prewarm'")
                 connection.execute("UPDATE demo_dws.etl_runs SET finished_at = finished_at - interval '30 days'")
 
-        with running_stack(load_settings(environment), environment, _Silence(), signals, fill=fill) as stack:
+        with running_stack(load_settings(environment), environment, _Silence(), signals, prepare=fill) as stack:
             assert stack.addresses.emulator_url is not None
             with Database(stack.database_url, max_connections=4, application_name="zqyy_ai benchmark") as database:
                 joined = {**environment, **stack.addresses.environment}

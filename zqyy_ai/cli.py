@@ -144,7 +144,7 @@ def prewarm(site_ids: tuple[int, ...], missing: bool, no_wait: bool) -> None:
     console.print(outcome_table(outcomes))
     for outcome in outcomes:
         if outcome.progress.error_message:
-            console.print(f"门店 {outcome.site_id}：{outcome.progress.error_message}")
+            console.print(f"门店 {outcome.site_id}：{outcome.progress.error_message}", markup=False)
     if not all(outcome.is_good for outcome in outcomes):
         sys.exit(1)
 
@@ -153,6 +153,7 @@ def prewarm(site_ids: tuple[int, ...], missing: bool, no_wait: bool) -> None:
 def doctor() -> None:
     """检查每个部分（数据库、数据视图、应用 ID、百炼、Dagster），并说明如何修复；有失败项时退出码为 1。"""
     from rich.console import Console
+    from rich.markup import escape
 
     from zqyy_ai.engine.doctor import Verdict, run_checks
 
@@ -160,9 +161,9 @@ def doctor() -> None:
     console = Console()
     is_well = True
     for outcome in run_checks(_joined_settings()):
-        console.print(f"{marks[outcome.verdict]} {outcome.name}：{outcome.detail}", soft_wrap=True)
+        console.print(f"{marks[outcome.verdict]} {outcome.name}：{escape(outcome.detail)}", soft_wrap=True)
         if outcome.remedy:
-            console.print(f"    → {outcome.remedy}", soft_wrap=True)
+            console.print(f"    → {outcome.remedy}", soft_wrap=True, markup=False)
         is_well = is_well and outcome.verdict is not Verdict.FAILED
     if not is_well:
         sys.exit(1)
@@ -192,8 +193,9 @@ def _serve(*, stop_with_parent: bool, is_demo: bool, once: bool) -> int:
     """Runs the stack and returns the exit code: 0 after an orderly end, 1 when windows failed, 128 + n after a signal before it was ready."""
     from rich.console import Console
 
+    from zqyy_ai.devkit.demo import Demo, show_addresses
     from zqyy_ai.devkit.processes import StopRequested, StopSignals
-    from zqyy_ai.devkit.stack import running_stack, without_joined
+    from zqyy_ai.devkit.stack import running_stack, uses_embedded_database, without_joined
     from zqyy_ai.terminal import Narration
 
     parent_pid = os.getppid() if stop_with_parent else None
@@ -206,13 +208,11 @@ def _serve(*, stop_with_parent: bool, is_demo: bool, once: bool) -> int:
     is_serving = False
     with StopSignals(parent_pid=parent_pid) as signals:
         try:
-            from zqyy_ai.devkit.demo import fill_demo_warehouse, play, show_addresses
-
-            fill = (lambda url: fill_demo_warehouse(url, narration)) if is_demo else None
-            with running_stack(settings, environment, narration, signals, fill=fill) as stack:
+            demo = Demo(console, narration, may_fill=uses_embedded_database(settings)) if is_demo else None
+            with running_stack(settings, environment, narration, signals, prepare=demo.prepare if demo else None) as stack:
                 console.print(f"[green]服务已就绪[/]（{time.monotonic() - started:.1f} 秒）")
-                if is_demo:
-                    exit_code = 0 if play(stack, console) else 1
+                if demo is not None:
+                    exit_code = 0 if demo.play(stack) else 1
                 else:
                     show_addresses(console, stack.addresses)
                 if once:

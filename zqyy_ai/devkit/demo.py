@@ -11,9 +11,9 @@ from datetime import timedelta
 from typing import LiteralString
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from zqyy_ai.devkit.processes import Children, StopSignals
 from zqyy_ai.devkit.stack import Narrator, RunningStack, StackAddresses
 from zqyy_ai.domain.business_clock import SystemClock, business_date_at
 from zqyy_ai.domain.errors import PermanentError
@@ -35,6 +35,9 @@ SELECT DISTINCT ON (wanted.place) cache.target_id, cache.result_json #>> '{insig
  ORDER BY wanted.place, cache.id DESC
 """
 SAMPLE_TARGETS = ("this_month__all", "last_month__vip", "last_week__hall")
+JOB_SECONDS: LiteralString = """
+SELECT coalesce(extract(epoch FROM finished_at - started_at), 0) AS seconds FROM biz.ai_trigger_jobs WHERE id = %s
+"""
 CHOOSE_SITE: LiteralString = "SELECT site_id FROM biz.sites WHERE is_active ORDER BY site_id <> %s, site_id LIMIT 1"
 
 
@@ -45,43 +48,58 @@ class Insight:
     body: str
 
 
-def fill_demo_warehouse(database_url: str, narrator: Narrator) -> None:
-    """Fills the embedded warehouse up to yesterday; does nothing when that is there already."""
-    from zqyy_ai.devkit.demo_data import fill, is_filled_until
+class Demo:
+    """One demo: `prepare` before Dagster starts, `play` when it is ready."""
 
-    yesterday = business_date_at(SystemClock().now()) - timedelta(days=1)
-    if is_filled_until(database_url, yesterday):
-        narrator.say(f"演示数据已有，截至 {yesterday.isoformat()}")
-        return
-    started = time.monotonic()
-    filled = fill(database_url, sites=DEMO_SITES, days=DEMO_DAYS, until=yesterday)
-    narrator.say(f"已生成演示数据：{filled.sites} 家门店，{filled.first_day} 至 {filled.last_day}（{time.monotonic() - started:.1f} 秒）")
+    def __init__(self, console: Console, narrator: Narrator, *, may_fill: bool) -> None:
+        """`may_fill`: the database is embedded, so its warehouse is ours."""
+        self._console = console
+        self._narrator = narrator
+        self._may_fill = may_fill
+        self._site_id = DEMO_SITE_ID
+        self._job_id = 0
 
+    def prepare(self, database_url: str) -> None:
+        """Fills the warehouse up to yesterday, where that lacks, and asks for the prewarm, so that it is the first that Dagster finds."""
+        if self._may_fill:
+            self._fill(database_url)
+        with Database(database_url, max_connections=2, application_name="zqyy-ai demo") as database:
+            self._site_id = _site(database)
+            self._job_id = request_prewarm(database, self._site_id)
 
-def play(stack: RunningStack, console: Console) -> bool:
-    """Prewarms one site, prints the table, samples and addresses; True when every window is good."""
-    with Database(stack.database_url, max_connections=2, application_name="zqyy-ai demo") as database:
-        outcome = prewarm_one_site(database, _site(database), console, stack.signals, stack.children)
-        console.print()
-        console.print(outcome_table([outcome]))
-        if outcome.progress.error_message:
-            console.print(f"[red]{outcome.progress.error_message}[/]")
-        show_insights(console, sample_insights(database, outcome.site_id))
-    show_addresses(console, stack.addresses, outcome.progress.run_id)
-    return outcome.is_good
+    def play(self, stack: RunningStack) -> bool:
+        """Waits for the prewarm, prints the table, samples and addresses; True when every window is good.
 
+        Raises ChildDied when the stack breaks meanwhile."""
+        with Database(stack.database_url, max_connections=2, application_name="zqyy-ai demo") as database:
 
-def prewarm_one_site(database: Database, site_id: int, console: Console, signals: StopSignals, children: Children) -> PrewarmOutcome:
-    """Fires one forced prewarm; the daemon's sensor launches its run. Raises ChildDied when the stack breaks meanwhile."""
-    started = time.monotonic()
-    job_id = request_prewarm(database, site_id)
+            def read() -> PrewarmProgress:
+                stack.children.check()
+                return prewarm_progress(database, self._job_id)
 
-    def read() -> PrewarmProgress:
-        children.check()
-        return prewarm_progress(database, job_id)
+            progress = watch_prewarm(self._console, self._site_id, read, stack.signals.wait)
+            with database.autocommit() as connection:
+                row = connection.execute(JOB_SECONDS, [self._job_id]).fetchone()
+            outcome = PrewarmOutcome(self._site_id, progress, float(row["seconds"]) if row else 0.0)
+            self._console.print()
+            self._console.print(outcome_table([outcome]))
+            if progress.error_message:
+                self._console.print(progress.error_message, style="red", markup=False)
+            show_insights(self._console, sample_insights(database, self._site_id))
+        show_addresses(self._console, stack.addresses, progress.run_id)
+        return outcome.is_good
 
-    progress = watch_prewarm(console, site_id, read, signals.wait)
-    return PrewarmOutcome(site_id, progress, time.monotonic() - started)
+    def _fill(self, database_url: str) -> None:
+        from zqyy_ai.devkit.demo_data import fill, is_filled_until
+
+        yesterday = business_date_at(SystemClock().now()) - timedelta(days=1)
+        if is_filled_until(database_url, yesterday):
+            self._narrator.say(f"演示数据已有，截至 {yesterday.isoformat()}")
+            return
+        started = time.monotonic()
+        filled = fill(database_url, sites=DEMO_SITES, days=DEMO_DAYS, until=yesterday)
+        seconds = time.monotonic() - started
+        self._narrator.say(f"已生成演示数据：{filled.sites} 家门店，{filled.first_day} 至 {filled.last_day}（{seconds:.1f} 秒）")
 
 
 def _site(database: Database) -> int:
@@ -104,7 +122,7 @@ def show_insights(console: Console, insights: Iterable[Insight]) -> None:
     for heading in ("窗口", "标题", "内容"):
         table.add_column(heading, overflow="fold")
     for insight in insights:
-        table.add_row(insight.target_id, insight.title, insight.body)
+        table.add_row(insight.target_id, escape(insight.title), escape(insight.body))
     console.print(table)
 
 

@@ -74,7 +74,6 @@ class RunningStack:
     addresses: StackAddresses
     children: Children
     signals: StopSignals
-    is_database_embedded: bool
     database_url: str = field(repr=False)
 
 
@@ -98,10 +97,10 @@ def running_stack(
     narrator: Narrator,
     signals: StopSignals,
     *,
-    fill: Callable[[str], None] | None = None,
+    prepare: Callable[[str], None] | None = None,
 ) -> Iterator[RunningStack]:
-    """The stack, ready, for the length of the block. `environment` is what the children inherit; `fill` gets the migrated application
-    database's URL before Dagster looks at it, and only where the database is embedded.
+    """The stack, ready, for the length of the block. `environment` is what the children inherit; `prepare` gets the migrated application
+    database's URL before Dagster looks at it.
 
     Raises SettingError before anything is started when settings contradict each other, a port is taken or another stack has the folder.
     """
@@ -132,8 +131,8 @@ def running_stack(
             from zqyy_ai.store.migrations import migrate
 
             migrate(database_url)
-            if fill is not None and plan.is_database_embedded:
-                fill(database_url)
+            if prepare is not None:
+                prepare(database_url)
         children.await_ready("code-server", lambda: listens_on(settings.code_server_port), READY_TIMEOUT_SECONDS)
         for name in ("webserver", "daemon"):
             narrator.say(f"启动 {name}")
@@ -157,7 +156,7 @@ def running_stack(
             },
         )
         try:
-            yield RunningStack(addresses, children, signals, plan.is_database_embedded, database_url)
+            yield RunningStack(addresses, children, signals, database_url)
         finally:
             narrator.say("正在停止")
 
@@ -312,6 +311,9 @@ def _addresses(plan: _Plan, database_url: str, dagster_database_url: str) -> Sta
         "ZQYY_CODE_SERVER_PORT": str(settings.code_server_port),
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "DAGSTER_URL": dagster_url,
+        # Spares `dagster asset materialize --select app2_finance …` its `-m`: that command looks into no workspace file.
+        "DAGSTER_CLI_ASSET_MATERIALIZE_MODULE_NAME": "zqyy_ai.definitions",
+        "DAGSTER_CLI_ASSET_LIST_MODULE_NAME": "zqyy_ai.definitions",
     }
     embedded = ["ZQYY_DATABASE_URL", "ZQYY_DAGSTER_DATABASE_URL", "ZQYY_DAGSTER_STORAGE_URL"] if plan.is_database_embedded else []
     emulator_url = None

@@ -63,7 +63,7 @@ class DwsCompleted:
 def parse_dws_completed(payload: Any) -> DwsCompleted:
     """Raises ValueError, in words for an operator, when the payload cannot be meant. Unknown fields are allowed."""
     if not isinstance(payload, dict):
-        raise ValueError("payload 必须是 JSON 对象")
+        raise ValueError("payload 必须是 JSON 对象")  # noqa: TRY004 - one class for whatever is wrong with a payload
     return DwsCompleted(
         site_id=_site_id(payload),
         etl_run_id=_optional_text(payload, "etl_run_id"),
@@ -88,12 +88,12 @@ def _optional_text(payload: dict[str, Any], name: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{name} 必须是字符串")
+        raise ValueError(f"{name} 必须是字符串")  # noqa: TRY004
     return str(value)[:200]
 
 
 def _flag(payload: dict[str, Any], name: str) -> bool:
     value = payload.get(name, False)
     if not isinstance(value, bool):
-        raise ValueError(f"{name} 必须是 true 或 false")
+        raise ValueError(f"{name} 必须是 true 或 false")  # noqa: TRY004
     return value

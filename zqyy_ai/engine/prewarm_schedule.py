@@ -58,7 +58,7 @@ def check_schedule(database: Database, clock: Clock) -> ScheduleCheck:
 def _look_at(trigger: Trigger, now: datetime) -> tuple[bool, datetime]:
     expression = trigger.cron_expression
     if not isinstance(expression, str):
-        raise ValueError("trigger_config 缺少 cron_expression")
+        raise ValueError("trigger_config 缺少 cron_expression")  # noqa: TRY004 - a bad value in a row, not in a call
     following = next_fire(expression, now)
     if trigger.next_run_at is None or trigger.scheduled_expression not in (None, expression):
         return False, following

@@ -7,6 +7,7 @@ that a long call, or a busy interpreter, does not lose them; when the process di
 import logging
 import threading
 from datetime import timedelta
+from typing import Self
 from uuid import UUID, uuid4
 
 import psycopg
@@ -29,7 +30,7 @@ class Worker:
         self._ended = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, name="zqyy-ai heartbeat", daemon=True)
 
-    def __enter__(self) -> "Worker":
+    def __enter__(self) -> Self:
         self._heartbeat.start()
         return self
 

@@ -109,9 +109,9 @@ def _prewarm_site(
     )
     with prewarm:
         if prewarm.job is None:
-            context.log.info(f"门店 {site_id}:任务已由另一个运行领取,本次没有要做的事")
+            context.log.info("门店 %s:任务已由另一个运行领取,本次没有要做的事", site_id)
             return
-        context.log.info(f"门店 {site_id}:任务 {prewarm.job.id},{len(windows)} 个窗口")
+        context.log.info("门店 %s:任务 %s,%s 个窗口", site_id, prewarm.job.id, len(windows))
         for outcome in prewarm.outcomes():
             key = finance_key(site_id, outcome.window)
             result = outcome.result
@@ -119,7 +119,7 @@ def _prewarm_site(
                 yield dg.AssetMaterialization("app2_finance", partition=key, metadata=_metadata(outcome, engine.settings))
             else:
                 bad.append(outcome)
-                context.log.error(f"{key} 失败:{result.error_code}: {result.error_message}(run_log {result.run_log_id})")
+                context.log.error("%s 失败:%s: %s(run_log %s)", key, result.error_code, result.error_message, result.run_log_id)
             yield from _check_evaluations(key, result)
 
 
@@ -178,7 +178,6 @@ _STATUS_TITLES = {
 
 def _preview(outcome: WindowOutcome) -> str:
     window = outcome.window
-    lines = [f"**{TIME_DIMENSION_TITLES[window.time_dimension]} · {AREA_TITLES[window.area]}**", ""]
-    for insight in (outcome.result.result or {}).get("insights", []):
-        lines.append(f"{insight['seq']}. **{insight['title']}**:{insight['body']}")
-    return "\n".join(lines)
+    insights = (outcome.result.result or {}).get("insights", [])
+    heading = f"**{TIME_DIMENSION_TITLES[window.time_dimension]} · {AREA_TITLES[window.area]}**"
+    return "\n".join([heading, "", *(f"{insight['seq']}. **{insight['title']}**:{insight['body']}" for insight in insights)])

@@ -5,7 +5,7 @@ No connection is held while a model is called: callers open a transaction, do th
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg import conninfo
@@ -52,7 +52,7 @@ class Database:
     def close(self) -> None:
         self._pool.close()
 
-    def __enter__(self) -> "Database":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

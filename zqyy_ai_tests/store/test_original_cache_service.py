@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from zqyy_ai.store import cache
-from zqyy_ai.store.database import Connection
+from zqyy_ai.store.database import Connection, Database
 from zqyy_ai_tests.store import original_cache_service as original
 
 TARGET = ("app3_clue", 1001, "42")
@@ -20,8 +20,8 @@ Theirs = psycopg.Connection[tuple[Any, ...]]
 
 
 @pytest.fixture
-def theirs(database_url: str) -> Iterator[Theirs]:
-    with psycopg.connect(database_url) as connection:
+def theirs(database: Database) -> Iterator[Theirs]:
+    with psycopg.connect(database.url) as connection:
         yield connection
 
 

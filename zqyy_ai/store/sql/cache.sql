@@ -29,7 +29,8 @@ VALUES (%(cache_type)s, %(site_id)s, %(target_id)s, %(result_json)s, %(triggered
 RETURNING id
 
 -- name: extend
-UPDATE biz.ai_cache SET expires_at = greatest(expires_at, %(expires_at)s) WHERE id = %(cache_id)s
+-- A row that never expires (NULL) stays so.
+UPDATE biz.ai_cache SET expires_at = %(expires_at)s WHERE id = %(cache_id)s AND expires_at < %(expires_at)s
 
 -- name: set_generating
 INSERT INTO biz.ai_cache (cache_type, site_id, target_id, result_json, status, triggered_by, created_at)

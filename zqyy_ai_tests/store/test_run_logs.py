@@ -1,0 +1,52 @@
+from typing import Any
+
+from zqyy_ai.store import run_logs
+from zqyy_ai.store.database import Connection
+from zqyy_ai.store.run_logs import RunEnd, RunStatus, RunSubject
+
+SUBJECT = RunSubject("app2_finance", 1001, "this_month__all", "event", trigger_job_id=5, dagster_run_id="run-1", input_hash="abc")
+
+
+def row_of(connection: Connection, log_id: int) -> dict[str, Any]:
+    row = connection.execute("SELECT * FROM biz.ai_run_logs WHERE id = %s", [log_id]).fetchone()
+    assert row is not None
+    return row
+
+
+def test_a_calls_log_starts_running_and_ends_with_what_came_of_it(connection: Connection) -> None:
+    log_id = run_logs.start(connection, SUBJECT, "提示词")
+    running = row_of(connection, log_id)
+    assert (running["status"], running["request_prompt"], running["trigger_job_id"], running["finished_at"]) == (
+        "running",
+        "提示词",
+        5,
+        None,
+    )
+    end = RunEnd(RunStatus.SUCCESS, 1200, 350, "回答", 300, 50, usage_reported=True, model_ids=("qwen-max", "qwen-turbo"), session_id="s")
+    run_logs.finish(connection, log_id, end)
+    ended = row_of(connection, log_id)
+    assert (ended["status"], ended["response_text"], ended["tokens_used"], ended["latency_ms"]) == ("success", "回答", 350, 1200)
+    assert (ended["model_ids"], ended["usage_reported"], ended["session_id"]) == (["qwen-max", "qwen-turbo"], True, "s")
+    assert ended["finished_at"] is not None
+
+
+def test_a_log_that_has_ended_is_never_changed_again(connection: Connection) -> None:
+    log_id = run_logs.start(connection, SUBJECT, "提示词")
+    assert run_logs.close_of_dead_run(connection, "run-1") == 1
+    run_logs.finish(connection, log_id, RunEnd(RunStatus.SUCCESS, 1, 1, "回答"))
+    ended = row_of(connection, log_id)
+    assert (ended["status"], ended["error_code"], ended["response_text"]) == ("failed", "worker_died", None)
+
+
+def test_a_dead_run_closes_its_own_logs_and_no_others(connection: Connection) -> None:
+    other = run_logs.start(connection, RunSubject("app2_finance", 1001, "last_month__all", "event", dagster_run_id="run-2"), "")
+    reused = run_logs.record(connection, SUBJECT, RunStatus.REUSED)
+    assert run_logs.close_of_dead_run(connection, "run-1") == 0
+    assert [row_of(connection, log_id)["status"] for log_id in (other, reused)] == ["running", "reused"]
+
+
+def test_a_refusal_is_a_row_that_has_ended_without_a_call(connection: Connection) -> None:
+    log_id = run_logs.record(connection, SUBJECT, RunStatus.FAILED, error_code="budget_exceeded", error_message="budget_exceeded:daily")
+    row = row_of(connection, log_id)
+    assert (row["status"], row["error_message"], row["tokens_used"], row["latency_ms"]) == ("failed", "budget_exceeded:daily", 0, 0)
+    assert row["finished_at"] >= row["created_at"]
