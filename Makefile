@@ -45,7 +45,7 @@ lint: $(DEV)
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check --quiet
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/lint-imports --no-cache | tail -n +9
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 
 check: lint
 	@$(MAKE) --no-print-directory test

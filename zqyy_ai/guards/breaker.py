@@ -112,9 +112,12 @@ class BreakerGuard:
             if retry_at is not None:
                 whom = "账户" if name == EVERY_APP else name
                 raise GuardRefusal("circuit_open", f"{whom} 的熔断器已打开:{breaker.reason or '连续失败'}", retry_at=retry_at)
+            if token is not None:
+                # One call probes the account and its own application alike: one token, so that its success closes both.
+                probe_token = probe_token or token
+                decided = replace(decided, probe_token=probe_token)
             if decided != breaker:
                 self._save(connection, name, decided)
-            probe_token = token or probe_token
         return Permit(app_type, probe_token)
 
     def record_success(self, connection: Connection, permit: Permit) -> None:
@@ -130,6 +133,8 @@ class BreakerGuard:
         failed = after_failure(breaker, permit.probe_token, reason, self._policy, now)
         if failed != breaker:
             self._save(connection, permit.app_type, failed)
+        # If the call was the account's probe too: an application's failure tells nothing about the account.
+        self.end_probe(connection, permit)
         return failed.state is BreakerState.OPEN and breaker.state is not BreakerState.OPEN
 
     def end_probe(self, connection: Connection, permit: Permit) -> None:

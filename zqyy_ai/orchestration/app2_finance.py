@@ -20,8 +20,6 @@ from zqyy_ai.settings import Settings
 ASKED_BY_TAG = "zqyy/asked_by"
 SITE_TAG = "zqyy/site_id"
 SENSOR = "sensor"
-_POOL_RECYCLE_SECONDS = 3600
-_STATEMENT_TIMEOUT_MS = 60_000
 
 finance_view = dg.AssetSpec(
     dg.AssetKey(["ai_source", "finance_daily"]),
@@ -75,8 +73,6 @@ class PrewarmConfig(dg.Config):
 )
 def app2_finance(context: dg.AssetExecutionContext, config: PrewarmConfig, engine: EngineResource) -> Iterator[object]:
     """A site's windows side by side; each good one is its own materialisation, and the run fails at its end when one was not good."""
-    # Each event would open a connection of its own otherwise: 144 events, 40-50 ms each.
-    context.instance.optimize_for_webserver(statement_timeout=_STATEMENT_TIMEOUT_MS, pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=1)
     keys = sorted((parse_finance_key(key) for key in context.partition_keys), key=lambda key: key[0])
     bad: list[WindowOutcome] = []
     with engine.open() as opened:

@@ -3,7 +3,7 @@
 import dagster as dg
 
 # A site's 72 windows in bad weather, with retries and queueing; a run that hangs beyond it is ended, and its job goes back.
-MAX_RUNTIME_SECONDS = 2 * 3600
+MAX_RUNTIME_SECONDS = 3600
 
 prewarm_site = dg.define_asset_job(
     "prewarm_site",

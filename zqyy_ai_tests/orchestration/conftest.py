@@ -34,7 +34,9 @@ def stage(make_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.
     business_date = business_date_at(SystemClock().now())
     demo_data.fill(application_url, sites=len(SITES), days=400, until=business_date - timedelta(days=1))
     (tmp_path / "dagster.yaml").write_text(
-        "storage: {postgres: {postgres_url: {env: ZQYY_DAGSTER_STORAGE_URL}}}\ntelemetry: {enabled: false}\n", encoding="utf-8"
+        "storage: {custom: {module: zqyy_ai.orchestration.pooled_storage, class: PooledPostgresStorage, "
+        "config: {postgres_url: {env: ZQYY_DAGSTER_STORAGE_URL}}}}\ntelemetry: {enabled: false}\n",
+        encoding="utf-8",
     )
     with running_emulator(EmulatorConfig()) as emulator:
         environment = {
