@@ -118,20 +118,21 @@ def demo_data(sites: int, days: int, seed: int, until: Any) -> None:
 
 
 @main.command()
-@click.option("--site", "site_ids", type=int, required=True, multiple=True, help="门店编号，如 1001；可重复。")
+@click.option("--site", "wanted", required=True, multiple=True, metavar="编号|all", help="门店编号，如 1001，可重复；all 为所有营业门店。")
 @click.option("--missing", is_flag=True, help="只预热还没有有效结果的窗口。")
 @click.option("--no-wait", is_flag=True, help="登记任务后立即返回，不显示进度。")
-def prewarm(site_ids: tuple[int, ...], missing: bool, no_wait: bool) -> None:
+def prewarm(wanted: tuple[str, ...], missing: bool, no_wait: bool) -> None:
     """预热门店的 72 个财务窗口：登记一个任务，由 Dagster 执行。需要服务正在运行。"""
     from rich.console import Console
 
-    from zqyy_ai.engine.prewarm_requests import prewarm_progress, request_prewarm
+    from zqyy_ai.engine.prewarm_requests import prewarm_progress, request_prewarm, wanted_sites
     from zqyy_ai.store.database import Database
     from zqyy_ai.terminal import PrewarmOutcome, outcome_table, watch_prewarm
 
     console = Console()
     started = time.monotonic()
     with Database(_joined_settings().required_database_url(), max_connections=2, application_name="zqyy-ai prewarm") as database:
+        site_ids = wanted_sites(database, wanted)
         jobs = [(site_id, request_prewarm(database, site_id, only_missing=missing)) for site_id in site_ids]
         for site_id, job_id in jobs:
             console.print(f"门店 {site_id}：任务 {job_id} 已登记")

@@ -26,6 +26,7 @@ from zqyy_ai.engine.step import StepRequest, StepResult, StepStatus
 from zqyy_ai.prompts.finance import FinancePrompts
 from zqyy_ai.store import cache, sites, trigger_jobs
 from zqyy_ai.store.cache import CachedAnswer
+from zqyy_ai.store.database import database_now
 from zqyy_ai.store.sites import Site
 from zqyy_ai.store.trigger_jobs import NewJob, TriggerJob
 from zqyy_ai.warehouse.finance import load_finance, loaded_through
@@ -90,6 +91,7 @@ class PrewarmRun:
         self._only_missing = only_missing
         self._counts = _Counts(total=len(windows))
         self._progress_shown_at = 0.0
+        self._data_read_at: datetime | None = None
         with engine.database.autocommit() as connection:
             self.site: Site = sites.get_site(connection, site_id)
         self.job: TriggerJob | None = None
@@ -134,6 +136,10 @@ class PrewarmRun:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def _is_whole(self, job: TriggerJob) -> bool:
+        """Whether every window was compared with the newest data."""
+        return len(self._windows) == len(WINDOW_KEYS) and not (self._only_missing or job.only_missing)
+
     def _fresh_answers(self, job: TriggerJob) -> dict[WindowKey, CachedAnswer]:
         """With `only_missing`, the windows whose answer is still valid."""
         if not (self._only_missing or job.only_missing):
@@ -147,6 +153,7 @@ class PrewarmRun:
             return
         business_date, site = self.business_date, self.site
         with self._engine.database.transaction() as connection:
+            self._data_read_at = database_now(connection)
             through = loaded_through(connection, site.site_id)
             daily = load_finance(connection, site.site_id, earliest_day(business_date), business_date)
         prompts = FinancePrompts(daily, site_id=site.site_id, site_name=site.site_name, business_date=business_date, loaded_through=through)
@@ -191,6 +198,8 @@ class PrewarmRun:
                 trigger_jobs.finish(connection, job, status, f"运行中断:{type(error).__name__}: {error}")
             elif not counts.bad:
                 trigger_jobs.finish(connection, job, JobStatus.COMPLETED)
+                if self._data_read_at is not None and self._is_whole(job):
+                    trigger_jobs.finish_covered(connection, job, self._data_read_at)
             elif (retry_at := self._retry_at(job)) is not None:
                 trigger_jobs.send_back(connection, job, retry_at, _summary(counts.bad))
             else:

@@ -1,5 +1,6 @@
 """Asking for prewarms: by people, by the schedule and by finished loads. Everything asked for is a job row; nothing is run here."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -34,6 +35,20 @@ class PrewarmProgress:
         return self.status.is_final
 
 
+def wanted_sites(database: Database, wanted: Iterable[str]) -> list[int]:
+    """Site ids out of what a person typed: numbers, or `all` for every active site. Raises InvalidRequest for anything else."""
+    found: list[int] = []
+    for text in wanted:
+        if text == "all":
+            with database.autocommit() as connection:
+                found += [site.site_id for site in sites.active_sites(connection)]
+        elif text.isascii() and text.isdigit() and 0 < int(text) < 2**63:
+            found.append(int(text))
+        else:
+            raise InvalidRequest(f"门店编号 {text!r} 无效:应为正整数(如 1001)或 all")
+    return list(dict.fromkeys(found))
+
+
 def request_prewarm(database: Database, site_id: int, *, only_missing: bool = False, regenerate: bool = False) -> int:
     """Makes a forced finished-load job for a site and returns its id. Raises InvalidRequest for an unknown or closed site."""
     payload = {"site_id": site_id, "is_forced": True, "only_missing": only_missing, "regenerate": regenerate, "source": "cli"}
@@ -53,9 +68,12 @@ def prewarm_progress(database: Database, job_id: int) -> PrewarmProgress:
     """Raises InvalidRequest for a job that does not exist."""
     with database.autocommit() as connection:
         job = trigger_jobs.get(connection, job_id)
-    if job is None:
-        raise InvalidRequest(f"任务 {job_id} 不存在")
-    counts = job.progress
+        if job is None:
+            raise InvalidRequest(f"任务 {job_id} 不存在")
+        # A waiting job may have been done by the run of another one of its site.
+        done_by = job.payload.get("done_by_job")
+        worker = trigger_jobs.get(connection, done_by) if done_by else None
+    counts = (worker or job).progress
     return PrewarmProgress(
         status=job.status,
         done=counts.get("done", 0),

@@ -135,10 +135,11 @@ class _Call:
 class _CallEnded(Exception):
     """One POST that did not bring an answer, settled and logged."""
 
-    def __init__(self, error: ModelCallError, log_id: int) -> None:
+    def __init__(self, error: ModelCallError, log_id: int, seconds: float) -> None:
         super().__init__(str(error))
         self.error = error
         self.log_id = log_id
+        self.seconds = seconds
 
 
 class GuardedStep:
@@ -246,7 +247,6 @@ class GuardedStep:
         calls = single_retries = 0
         backoff_seconds = _FIRST_BACKOFF_SECONDS
         while True:
-            started = time.monotonic()
             try:
                 call = self._call_once(request, input_hash, time_left)
             except GuardRefusal as refusal:
@@ -255,7 +255,7 @@ class GuardedStep:
                 calls += 1
                 error, rule = ended.error, ended.error.rule
                 pause = max(error.retry_after_seconds or 0.0, backoff_seconds * random.uniform(0.5, 1.0))
-                time_left -= time.monotonic() - started + pause
+                time_left -= ended.seconds + pause
                 single_retries += rule.retry is RetryRule.ONCE
                 allowed = rule.retry is RetryRule.WITHIN_STEP or (rule.retry is RetryRule.ONCE and single_retries == 1)
                 if not allowed or time_left <= 0 or self._worker.stopping.wait(pause):
@@ -269,25 +269,25 @@ class GuardedStep:
         assert request.prompt is not None
         app = request.app
         longest_wait = timedelta(seconds=self._settings.guard_wait_seconds)
+        estimate = estimate_tokens(request.prompt, overhead_tokens=app.overhead_tokens, largest_output_tokens=app.largest_output_tokens)
+        # One transaction: what a later guard refuses takes back what the earlier ones gave. The budget comes last, because all calls of
+        # the chain meet at its rows.
         with self._database.transaction() as connection:
             permit = self._guards.breaker.admit(connection, app.app_type)
+            turn = self._guards.rate.take(connection, request.site.site_id, app.app_type, longest_wait=longest_wait)
+            reservation = self._guards.budget.reserve(
+                connection,
+                site_id=request.site.site_id,
+                site_cutoff=request.site.business_day_cutoff,
+                app_type=app.app_type,
+                tokens=estimate,
+                worker_id=self._worker.id,
+                lease=self._worker.lease,
+            )
         try:
-            with self._database.transaction() as connection:
-                turn = self._guards.rate.take(connection, request.site.site_id, app.app_type, longest_wait=longest_wait)
             self._pause(turn.total_seconds())
-            estimate = estimate_tokens(request.prompt, overhead_tokens=app.overhead_tokens, largest_output_tokens=app.largest_output_tokens)
-            with self._database.autocommit() as connection:
-                reservation = self._guards.budget.reserve(
-                    connection,
-                    site_id=request.site.site_id,
-                    site_cutoff=request.site.business_day_cutoff,
-                    app_type=app.app_type,
-                    tokens=estimate,
-                    worker_id=self._worker.id,
-                    lease=self._worker.lease,
-                )
-        except BaseException:
-            self._release(permit, None)
+        except GuardRefusal:
+            self._release(permit, reservation)
             raise
         return self._post(request, input_hash, permit, reservation, timeout_seconds, longest_wait)
 
@@ -319,7 +319,7 @@ class GuardedStep:
                     reply = self._client.call(app_id, request.prompt, timeout_seconds=timeout_seconds)
                 except ModelCallError as error:
                     self._settle_failure(request, permit, reservation, log_id, error, started)
-                    raise _CallEnded(error, log_id) from error
+                    raise _CallEnded(error, log_id, time.monotonic() - started) from error
         except GuardRefusal:
             self._release(permit, reservation)
             raise
@@ -327,7 +327,7 @@ class GuardedStep:
             answer = parse_reply(reply, request.answer_model)
         except ModelCallError as error:
             self._settle_failure(request, permit, reservation, log_id, error, started, reply)
-            raise _CallEnded(error, log_id) from error
+            raise _CallEnded(error, log_id, time.monotonic() - started) from error
         charged = reply.usage.total_tokens if reply.usage else reservation.tokens
         with self._database.transaction() as connection:
             self._guards.budget.settle(connection, reservation, charged)
@@ -335,11 +335,10 @@ class GuardedStep:
             self._guards.breaker.record_success(connection, permit)
         return _Call(reply, answer, log_id, charged)
 
-    def _release(self, permit: Permit, reservation: Reservation | None) -> None:
+    def _release(self, permit: Permit, reservation: Reservation) -> None:
         with self._database.transaction() as connection:
             self._guards.breaker.end_probe(connection, permit)
-            if reservation is not None:
-                self._guards.budget.settle(connection, reservation, 0)
+            self._guards.budget.settle(connection, reservation, 0)
 
     # After the call
 

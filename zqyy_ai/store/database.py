@@ -5,6 +5,7 @@ No connection is held while a model is called: callers open a transaction, do th
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Self
 
 import psycopg
@@ -13,6 +14,14 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
 Connection = psycopg.Connection[DictRow]
+
+
+def database_now(connection: Connection) -> datetime:
+    """The database's clock, which decides leases, budgets and what came before what."""
+    row = connection.execute("SELECT clock_timestamp() AS now").fetchone()
+    assert row is not None
+    now: datetime = row["now"]
+    return now
 
 
 class Database:

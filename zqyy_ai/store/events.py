@@ -18,7 +18,7 @@ LATER_EVENTS = [EventName.CONSUMPTION_SETTLED.value, EventName.NOTE_CREATED.valu
 
 @dataclass(frozen=True, slots=True)
 class InboxEvent:
-    """One unhandled row. `payload` is whatever the caller gave, `payload_bytes` its stored size (None for a NULL payload)."""
+    """One unhandled row. `payload` is whatever the caller gave, `payload_bytes` its size as text (None for a NULL payload)."""
 
     id: int
     event_name: str | None

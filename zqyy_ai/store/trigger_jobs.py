@@ -167,6 +167,17 @@ def finish(connection: Connection, job: TriggerJob, status: JobStatus, error_mes
     return row is not None
 
 
+def finish_covered(connection: Connection, job: TriggerJob, data_read_at: datetime) -> list[int]:
+    """Completes the site's waiting finished-load jobs that asked before `data_read_at`: the completed `job` did their work too."""
+    rows = connection.execute(
+        named_queries("trigger_jobs")["finish_covered"],
+        {"job_id": job.id, "site_id": job.site_id, "run_id": job.run_id, "data_read_at": data_read_at},
+    ).fetchall()
+    for row in rows:
+        _announce(connection, job.site_id, row["id"], JobStatus.COMPLETED)
+    return [row["id"] for row in rows]
+
+
 def send_back(connection: Connection, job: TriggerJob, not_before: datetime, reason: str) -> bool:
     """Returns a claimed job to the queue until `not_before`, without spending an attempt. False when the lease was lost."""
     row = connection.execute(

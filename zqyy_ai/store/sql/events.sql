@@ -5,7 +5,7 @@ SELECT biz.fire_ai_event(%(event_name)s, %(payload)s) AS id
 SELECT pg_advisory_xact_lock(720410100202)
 
 -- name: waiting
-SELECT id, event_name, payload, pg_column_size(payload) AS payload_bytes, created_at
+SELECT id, event_name, payload, octet_length(payload::text) AS payload_bytes, created_at
 FROM biz.ai_events
 WHERE handled_at IS NULL AND (NOT event_name = ANY(%(later)s) OR event_name IS NULL)
 ORDER BY id

@@ -45,7 +45,8 @@ WHERE id = (
     SELECT id FROM biz.ai_trigger_jobs
     WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = %(site_id)s
       AND (not_before IS NULL OR not_before <= clock_timestamp())
-    ORDER BY priority DESC, id
+    -- What a person asked for comes first; `regenerate` first of all, because it covers the others.
+    ORDER BY coalesce((payload ->> 'regenerate')::boolean, false) DESC, is_forced DESC, priority DESC, id
     LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 RETURNING *
@@ -54,6 +55,14 @@ RETURNING *
 UPDATE biz.ai_trigger_jobs
 SET status = %(status)s, error_message = %(error_message)s, finished_at = clock_timestamp(), lease_expires_at = NULL, worker_id = NULL
 WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s AND status = 'running'
+RETURNING id
+
+-- name: finish_covered
+UPDATE biz.ai_trigger_jobs
+SET status = 'completed', run_id = %(run_id)s, started_at = %(data_read_at)s, finished_at = clock_timestamp(),
+    payload = coalesce(payload, '{}') || jsonb_build_object('done_by_job', %(job_id)s::bigint)
+WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = %(site_id)s AND created_at < %(data_read_at)s
+  AND NOT coalesce((payload ->> 'regenerate')::boolean, false)
 RETURNING id
 
 -- name: send_back

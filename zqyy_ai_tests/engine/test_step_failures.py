@@ -1,0 +1,290 @@
+"""Each way in which a call fails, and what it does to the log, the budget, the breaker, the alerts and the cached answer."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from zqyy_ai.domain.errors import SettingError
+from zqyy_ai.engine.assembly import Engine
+from zqyy_ai.engine.step import StepResult, StepStatus
+from zqyy_ai.llm.estimates import estimate_tokens
+from zqyy_ai.store.database import Connection
+from zqyy_ai_tests.engine.workbench import (
+    NOW,
+    EmulatorControl,
+    EngineMaker,
+    alerts,
+    breakers,
+    cached,
+    held_rows,
+    log_statuses,
+    logs,
+    prompt_about,
+    request,
+    spent,
+)
+
+APP = request().app
+ESTIMATE = estimate_tokens(prompt_about(100), overhead_tokens=APP.overhead_tokens, largest_output_tokens=APP.largest_output_tokens)
+USAGE = -1  # charged at what DashScope reported
+
+
+def lasting(status: int, **more: Any) -> dict[str, Any]:
+    """A failure that asks for more patience than a step has: it is not tried again within the step."""
+    return {"kind": "http_error", "status": status, "retry_after_seconds": 30} | more
+
+
+@dataclass(frozen=True)
+class Failing:
+    """One failure that a step ends with: `posts` calls, each of them logged so, charged so, counted so."""
+
+    fault: dict[str, Any]
+    error_code: str
+    posts: int
+    charged: int
+    breaker_failures: int
+    alert: str
+    log_status: str = "failed"
+    is_sent_back: bool = False
+    seconds: str = "20"
+
+    def __str__(self) -> str:
+        return "_".join(str(value) for value in self.fault.values())
+
+
+FAILURES = [
+    Failing({"kind": "data_inspection"}, "DataInspectionFailed", 1, 0, 0, "failed"),
+    Failing({"kind": "http_error", "status": 400}, "InvalidParameter", 1, 0, 0, "failed"),
+    Failing({"kind": "http_error", "status": 413}, "BadRequest.TooLarge", 1, 0, 0, "failed"),
+    Failing({"kind": "http_error", "status": 404}, "NotFound", 1, 0, 0, "configuration"),
+    Failing({"kind": "prose"}, "reply_not_json", 2, USAGE, 0, "failed"),
+    Failing({"kind": "wrong_schema"}, "reply_invalid", 2, USAGE, 0, "failed"),
+    Failing({"kind": "truncated"}, "reply_unfinished", 2, USAGE, 0, "failed"),
+    Failing({"kind": "bad_json"}, "envelope_unreadable", 2, ESTIMATE, 2, "failed"),
+    Failing({"kind": "close"}, "connection_lost", 2, ESTIMATE, 2, "failed"),
+    Failing({"kind": "stall"}, "timeout", 1, ESTIMATE, 1, "timeout", log_status="timeout", seconds="0.5"),
+    Failing({"kind": "drip"}, "timeout", 1, ESTIMATE, 1, "timeout", log_status="timeout", seconds="0.5"),
+    Failing(lasting(504), "GatewayTimeout", 1, ESTIMATE, 1, "failed"),
+    Failing(lasting(500), "InternalError", 1, 0, 1, "failed", is_sent_back=True),
+    Failing(lasting(503), "ServiceUnavailable", 1, 0, 1, "failed", is_sent_back=True),
+    Failing({"kind": "html_error"}, "http_502", 1, 0, 1, "failed", is_sent_back=True, seconds="0.5"),
+    Failing(lasting(429), "Throttling.RateQuota", 1, 0, 0, "failed", is_sent_back=True),
+]
+
+
+@pytest.mark.parametrize("case", FAILURES, ids=str)
+def test_a_failure_is_logged_charged_and_counted_as_it_deserves_and_the_cached_answer_stays(
+    case: Failing, make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
+) -> None:
+    good = make_engine().step.run(request(net_revenue_cny=1))
+    engine = make_engine(ZQYY_STEP_TIMEOUT_SECONDS=case.seconds)
+    before, spent_before = cached(connection), spent(connection)[0]
+    emulator.plan(case.fault)
+
+    result = engine.step.run(request())
+
+    assert (result.status, result.error_code, result.calls) == (StepStatus.FAILED, case.error_code, case.posts)
+    assert emulator.posts == case.posts + 1
+    failed = logs(connection)[1:]
+    assert [(log["status"], log["error_code"]) for log in failed] == [(case.log_status, case.error_code)] * case.posts
+    assert failed[-1]["id"] == result.run_log_id
+    assert all(log["error_message"] and log["finished_at"] and prompt_about(100) not in log["error_message"] for log in failed)
+    for log in failed:
+        assert log["tokens_used"] == (log["input_tokens"] + log["output_tokens"] if case.charged == USAGE else case.charged)
+    assert spent(connection) == (spent_before + sum(log["tokens_used"] for log in failed), 0)
+    assert breakers(connection) == ({"app2_finance": ("closed", case.breaker_failures)} if case.breaker_failures else {})
+    assert alerts(connection) == [(case.alert, case.posts)]
+    assert (result.retry_at is not None) == case.is_sent_back
+    assert cached(connection) == before
+    assert good.status is StepStatus.ANSWERED
+    assert held_rows(connection) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "first_log"),
+    [
+        ({"kind": "http_error", "status": 429}, ("failed", "Throttling.RateQuota")),
+        ({"kind": "http_error", "status": 500}, ("failed", "InternalError")),
+        ({"kind": "close"}, ("failed", "connection_lost")),
+        ({"kind": "truncated"}, ("failed", "reply_unfinished")),
+    ],
+    ids=["throttled", "server failed", "connection lost", "reply cut short"],
+)
+def test_a_second_call_within_the_step_can_still_bring_the_answer(
+    fault: dict[str, Any], first_log: tuple[str, str], engine: Engine, connection: Connection, emulator: EmulatorControl
+) -> None:
+    emulator.plan(fault | {"attempts": [1]})
+    result = engine.step.run(request())
+    assert (result.status, result.calls, emulator.posts) == (StepStatus.ANSWERED, 2, 2)
+    assert log_statuses(connection) == [first_log, ("success", None)]
+    assert spent(connection) == (sum(log["tokens_used"] for log in logs(connection)), 0)
+    assert breakers(connection) == {}, "a success forgets the failure before it"
+    assert len(cached(connection)) == 1
+
+
+def test_an_answer_with_a_fence_or_a_stray_comma_is_repaired_and_not_paid_twice(
+    engine: Engine, connection: Connection, emulator: EmulatorControl
+) -> None:
+    emulator.plan({"kind": "fenced", "nth": [1]}, {"kind": "trailing_comma"})
+    assert engine.step.run(request()).status is StepStatus.ANSWERED
+    assert engine.step.run(request(net_revenue_cny=200)).status is StepStatus.ANSWERED
+    assert emulator.posts == 2
+
+
+def test_nobody_listening_costs_nothing(make_engine: EngineMaker, connection: Connection) -> None:
+    engine = make_engine(DASHSCOPE_HTTP_BASE_URL="http://127.0.0.1:1/api/v1", ZQYY_STEP_TIMEOUT_SECONDS="0.4")
+    result = engine.step.run(request())
+    assert result.status is StepStatus.FAILED
+    assert result.retry_at is not None
+    assert spent(connection) == (0, 0)
+    assert breakers(connection) == {"app2_finance": ("closed", 1)}
+
+
+# The account
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "http_error", "status": 401},
+        {"kind": "http_error", "status": 429, "code": "Throttling.AllocationQuota", "message": "Free allocated quota exceeded."},
+        {"kind": "http_error", "status": 403, "code": "Arrearage"},
+    ],
+    ids=["bad key", "free quota used up", "arrears"],
+)
+def test_a_refused_account_holds_every_application_with_one_critical_alert(
+    fault: dict[str, Any], engine: Engine, connection: Connection, emulator: EmulatorControl
+) -> None:
+    emulator.plan(fault)
+    result = engine.step.run(request())
+    assert (result.status, result.calls, result.retry_at) == (StepStatus.FAILED, 1, None)
+    held = engine.step.run(request("this_month__vip"))
+    assert (held.status, held.error_code, emulator.posts) == (StepStatus.REFUSED, "circuit_open", 1)
+    assert held.retry_at is not None
+    assert breakers(connection)["*"][0] == "open"
+    assert alerts(connection) == [("account_held", 1), ("circuit_open", 1)]
+    severities = connection.execute("SELECT severity FROM biz.ai_alerts WHERE alert_type = 'account_held'").fetchall()
+    assert severities == [{"severity": "critical"}]
+    assert spent(connection) == (0, 0)
+
+
+def test_a_released_account_goes_on_with_its_probes_answer(engine: Engine, connection: Connection, emulator: EmulatorControl) -> None:
+    emulator.plan({"kind": "http_error", "status": 401, "count": 1})
+    engine.step.run(request())
+    connection.execute("UPDATE biz.ai_breakers SET retry_at = clock_timestamp()")
+    assert engine.step.run(request()).status is StepStatus.ANSWERED
+    assert engine.step.run(request("this_month__vip")).status is StepStatus.ANSWERED
+    assert breakers(connection) == {}
+
+
+# Refusals by the guards
+
+
+def failing_steps(engine: Engine, emulator: EmulatorControl, count: int) -> list[StepResult]:
+    emulator.plan(lasting(500, app_id="id-finance"))
+    return [engine.step.run(request(net_revenue_cny=number)) for number in range(count)]
+
+
+def test_failures_in_a_row_open_the_breaker_and_the_next_step_is_refused_without_a_call(
+    make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
+) -> None:
+    engine = make_engine(ZQYY_BREAKER_FAILURES="2")
+    failing_steps(engine, emulator, 2)
+    refused = engine.step.run(request())
+    assert (refused.status, refused.calls, emulator.posts) == (StepStatus.REFUSED, 0, 2)
+    assert refused.retry_at is not None
+    assert breakers(connection) == {"app2_finance": ("open", 2)}
+    log = logs(connection)[-1]
+    assert (log["status"], log["error_code"], log["error_message"], log["id"]) == (
+        "failed",
+        "circuit_open",
+        "circuit_open",
+        refused.run_log_id,
+    )
+    # One for the opening, which concerns every site; one for this site's refusal.
+    assert alerts(connection) == [("failed", 2), ("circuit_open", 1), ("circuit_open", 1)]
+    assert engine.step.run(request("this_month__vip")).status is StepStatus.ANSWERED, "the other application is well"
+    assert held_rows(connection) == 0
+
+
+def test_a_breaker_that_has_cooled_down_closes_with_its_probes_success(
+    make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
+) -> None:
+    engine = make_engine(ZQYY_BREAKER_FAILURES="2")
+    failing_steps(engine, emulator, 2)
+    connection.execute("UPDATE biz.ai_breakers SET retry_at = clock_timestamp()")
+    emulator.plan()
+    assert engine.step.run(request()).status is StepStatus.ANSWERED
+    assert breakers(connection) == {}
+
+
+def test_a_probe_that_the_budget_refused_makes_room_for_the_next(
+    make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
+) -> None:
+    engine = make_engine(ZQYY_BREAKER_FAILURES="1")
+    failing_steps(engine, emulator, 1)
+    connection.execute("UPDATE biz.ai_breakers SET retry_at = clock_timestamp()")
+    poor = make_engine(ZQYY_DAILY_TOKEN_LIMIT="1")
+    assert poor.step.run(request()).error_code == "budget_exceeded:daily"
+    emulator.plan()
+    assert engine.step.run(request()).status is StepStatus.ANSWERED
+
+
+@pytest.mark.parametrize(
+    ("variable", "reason"),
+    [
+        ("ZQYY_DAILY_TOKEN_LIMIT", "budget_exceeded:daily"),
+        ("ZQYY_MONTHLY_TOKEN_LIMIT", "budget_exceeded:monthly"),
+        ("ZQYY_SITE_DAILY_TOKEN_LIMIT", "budget_exceeded:site_daily"),
+        ("ZQYY_SITE_MONTHLY_TOKEN_LIMIT", "budget_exceeded:site_monthly"),
+    ],
+)
+def test_a_step_that_the_budget_does_not_hold_is_refused_without_a_call(
+    variable: str, reason: str, make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
+) -> None:
+    engine = make_engine(**{variable: str(ESTIMATE - 1)})
+    result = engine.step.run(request())
+    assert (result.status, result.error_code, result.retry_at, emulator.posts) == (StepStatus.REFUSED, reason, None, 0)
+    [log] = logs(connection)
+    assert (log["status"], log["error_code"], log["error_message"]) == ("failed", "budget_exceeded", reason)
+    assert alerts(connection) == [("budget_exceeded", 1)]
+    assert spent(connection) == (0, 0)
+    assert held_rows(connection) == 0
+
+
+def test_what_was_reused_needs_no_budget(make_engine: EngineMaker) -> None:
+    make_engine().step.run(request())
+    assert make_engine(ZQYY_DAILY_TOKEN_LIMIT="1").step.run(request()).status is StepStatus.REUSED
+
+
+def test_a_turn_that_is_too_far_away_is_a_refusal_that_time_cures(
+    make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
+) -> None:
+    engine = make_engine(ZQYY_SITE_CALLS_PER_MINUTE="1", ZQYY_SITE_CALLS_BURST="1", ZQYY_GUARD_WAIT_SECONDS="1")
+    engine.step.run(request())
+    result = engine.step.run(request(net_revenue_cny=200))
+    assert (result.status, result.error_code, emulator.posts) == (StepStatus.REFUSED, "rate_limited", 1)
+    assert result.retry_at == NOW + timedelta(seconds=60)
+    assert logs(connection)[-1]["error_message"] == "rate_limited"
+    assert alerts(connection) == [("rate_limited", 1)]
+    assert held_rows(connection) == 0
+
+
+def test_throttling_makes_other_processes_wait_too(make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl) -> None:
+    engine = make_engine()
+    emulator.plan(lasting(429))
+    throttled = engine.step.run(request())
+    assert (throttled.status, throttled.retry_at) == (StepStatus.FAILED, NOW + timedelta(seconds=30))
+    emulator.plan()
+    other = make_engine(ZQYY_GUARD_WAIT_SECONDS="1")
+    assert other.step.run(request(net_revenue_cny=200)).error_code == "rate_limited"
+    assert other.step.run(request("this_month__vip")).status is StepStatus.ANSWERED
+
+
+def test_a_missing_application_id_raises_before_anything_is_reserved(make_engine: EngineMaker, connection: Connection) -> None:
+    engine = make_engine(ZQYY_APP_ID_2_FINANCE="")
+    with pytest.raises(SettingError, match="ZQYY_APP_ID_2_FINANCE"):
+        engine.step.run(request())
+    assert held_rows(connection) == 0
