@@ -1,21 +1,24 @@
 """What a prewarm costs the run's process: CPU a call, peak memory; and what reuse saves.
 
-The process is Dagster's own CLI on PostgreSQL storage, measured from outside by the operating system. A run of 72 windows and one of a
-single window are taken in turn; their difference is what a call costs, everything included, and the single one is what a run costs before.
+Runs are launched through the stack, as the daemon launches them, and their processes are watched from outside. A run of 72 windows and one
+of a single window are taken in turn; their difference is what 71 calls cost, everything included (prompts, guards, SDK, parsing, store,
+Dagster's events), and the single one is what a run costs before its second call.
 """
 
-import os
+import re
 import statistics
-import subprocess
-import sys
+import time as clock
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
+import psutil
+import psycopg
+
 from benchmarks.stage import Stage, rows, stage
 from zqyy_ai.devkit import demo_data
 from zqyy_ai.domain.business_clock import SHANGHAI, HandClock
-from zqyy_ai.domain.windows import WINDOW_KEYS
+from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey
 from zqyy_ai.engine.assembly import build_engine
 from zqyy_ai.engine.prewarm import PrewarmRun, WindowOutcome
 from zqyy_ai.settings import load_settings
@@ -56,12 +59,10 @@ class _Usage:
 def measure_run(rounds: int) -> RunCost:
     with stage(sites=1, ZQYY_SITE_CALLS_BURST="10000") as played:
         played.emulator.set_latency(0.0)
-        whole = f"{SITE}|{WINDOW_KEYS[0]}...{SITE}|{WINDOW_KEYS[-1]}"
-        single = f"{SITE}|{WINDOW_KEYS[0]}"
         singles, wholes = [], []
         for _ in range(rounds):
-            singles.append(_run(played, "--partition", single, expected_calls=1))
-            wholes.append(_run(played, "--partition-range", whole, expected_calls=72))
+            singles.append(_run(played, WINDOW_KEYS[:1]))
+            wholes.append(_run(played, WINDOW_KEYS))
     per_call = tuple(
         1000 * (many.cpu_seconds - one.cpu_seconds) / (len(WINDOW_KEYS) - 1) for one, many in zip(singles, wholes, strict=True)
     )
@@ -74,30 +75,41 @@ def measure_run(rounds: int) -> RunCost:
     )
 
 
-def _run(played: Stage, *partition: str, expected_calls: int) -> _Usage:
+def _run(played: Stage, windows: tuple[WindowKey, ...]) -> _Usage:
     rows(played.database, b"WITH gone AS (DELETE FROM biz.ai_cache RETURNING id) SELECT count(*) FROM gone")
-    before_calls = played.emulator.counts()["posts"]
-    # A process of its own in between, so that RUSAGE_CHILDREN is this run's alone.
-    measured = subprocess.run(
-        [sys.executable, "-c", _MEASURE, sys.executable, "-m", "dagster", "asset", "materialize", "-m", "zqyy_ai.definitions",
-         "--select", "app2_finance", *partition],
-        env={**os.environ, **played.environment, "MALLOC_ARENA_MAX": "2", "PYTHONWARNINGS": "ignore"},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    calls = played.emulator.counts()["posts"] - before_calls
-    assert calls == expected_calls, f"{calls} calls instead of {expected_calls}"
-    cpu_seconds, peak_kb = measured.stdout.split()[-2:]
-    return _Usage(float(cpu_seconds), float(peak_kb) / (1024 if sys.platform != "darwin" else 1024**2))
+    before = played.emulator.counts()["posts"]
+    run_id = played.launch(f"{SITE}|{windows[0]}", f"{SITE}|{windows[-1]}")
+    usage = _watch(psutil.Process(_process_of(played, run_id)))
+    calls = played.emulator.counts()["posts"] - before
+    assert calls == len(windows), f"{calls} calls instead of {len(windows)}"
+    return usage
 
 
-_MEASURE = """
-import resource, subprocess, sys
-done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-if done.returncode:
-    sys.exit(done.stderr.decode()[-2000:])
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(used.ru_utime + used.ru_stime, used.ru_maxrss)
-"""
+def _process_of(played: Stage, run_id: str) -> int:
+    """The run's process, which the launcher writes into the run's event log."""
+    with psycopg.connect(played.environment["ZQYY_DAGSTER_DATABASE_URL"], autocommit=True) as connection:
+        while True:
+            for (event,) in connection.execute(
+                "SELECT event FROM event_logs WHERE run_id = %s AND dagster_event_type = 'ENGINE_EVENT'", [run_id]
+            ):
+                if found := re.search(r"[Ss]tarted process for run \(pid: (\d+)\)", event):
+                    return int(found.group(1))
+            clock.sleep(0.02)
+
+
+def _watch(process: psutil.Process) -> _Usage:
+    """CPU and peak memory as of the last look before the process ended, at most 20 ms earlier."""
+    cpu_seconds = peak_bytes = 0.0
+    while True:
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                break
+            times = process.cpu_times()
+            cpu_seconds, peak_bytes = times.user + times.system, max(peak_bytes, process.memory_info().rss)
+        except psutil.NoSuchProcess:
+            break
+        clock.sleep(0.02)
+    return _Usage(cpu_seconds, peak_bytes / 1024**2)
 
 
 def measure_reuse() -> Reuse:

@@ -21,6 +21,12 @@ from zqyy_ai.store.database import Database
 
 DAYS = 400
 
+_LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Emulator:
@@ -45,6 +51,22 @@ class Stage:
     emulator: Emulator
     environment: dict[str, str]
     business_date: date
+
+    def launch(self, first_key: str, last_key: str) -> str:
+        """Launches a run of `prewarm_site` on a range of partitions, as the UI does; returns its id."""
+        tags = {"dagster/asset_partition_range_start": first_key, "dagster/asset_partition_range_end": last_key}
+        params = {
+            "selector": {"repositoryLocationName": "zqyy_ai", "repositoryName": "__repository__", "jobName": "prewarm_site"},
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+        }
+        body = json.dumps({"query": _LAUNCH, "variables": {"params": params}}).encode()
+        request = urllib.request.Request(f"{self.environment['DAGSTER_URL']}/graphql", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            launched = json.load(answer)
+        try:
+            return str(launched["data"]["launchRun"]["run"]["runId"])
+        except (KeyError, TypeError):
+            raise RuntimeError(f"the run was not launched: {launched}") from None
 
 
 class _Silence:

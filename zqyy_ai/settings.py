@@ -29,7 +29,7 @@ class Settings(BaseModel):
     # Databases. Unset: the embedded PostgreSQL, whose addresses the stack puts into the environment of what it starts.
     database_url: SecretStr | None = Field(None, alias="ZQYY_DATABASE_URL")
     dagster_database_url: SecretStr | None = Field(None, alias="ZQYY_DAGSTER_DATABASE_URL")
-    db_pool_connections: Annotated[int, Field(ge=2, le=200)] = Field(12, alias="ZQYY_DB_POOL_CONNECTIONS")
+    db_pool_connections: Annotated[int, Field(ge=2, le=200)] = Field(6, alias="ZQYY_DB_POOL_CONNECTIONS")
 
     # DashScope. An unset key means the emulator in `make demo` and `make dev`.
     dashscope_api_key: SecretStr | None = Field(None, alias="DASHSCOPE_API_KEY")

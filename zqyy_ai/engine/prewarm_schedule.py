@@ -44,7 +44,7 @@ def check_schedule(database: Database, clock: Clock) -> ScheduleCheck:
                 due, next_run_at = _look_at(trigger, now)
             except ValueError as invalid:
                 error = str(invalid)
-                triggers.record_run(connection, trigger.id, trigger.last_run_at or now, error)
+                triggers.record_error(connection, trigger.id, error)
                 continue
             if due:
                 is_due = True

@@ -17,10 +17,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What was found and put right."""
+    """What was found and put right. `jobs_failed`: those of people's own runs, which nobody but the person repeats."""
 
     jobs_requeued: int = 0
     jobs_dead: int = 0
+    jobs_failed: int = 0
     reservations_charged: int = 0
     reservations_released: int = 0
 
@@ -57,7 +58,8 @@ def _recovered(connection: Connection, lost: list[trigger_jobs.TriggerJob], char
     for job in dead:
         message = f"任务 {job.id}(门店 {job.site_id},{job.event_type})多次中断,已放弃"
         alerts.raise_alert(connection, Alert(AlertType.JOB_DEAD, message, job.site_id, severity=Severity.CRITICAL, detail=str(job.id)))
-    found = Recovered(len(lost) - len(dead), len(dead), charged, released)
+    failed = sum(job.status is JobStatus.FAILED for job in lost)
+    found = Recovered(len(lost) - len(dead) - failed, len(dead), failed, charged, released)
     if not found.is_nothing:
         logger.warning("recovery.done %s", found)
     return found

@@ -44,11 +44,25 @@ class RateGuard:
         Raises GuardRefusal (`rate_limited`) when the wait would be longer than `longest_wait`; the turn is not reserved then. Call
         inside a transaction, so that a refusal at the second limit takes back the turn at the first.
         """
-        waits = [
-            self._take(connection, f"site:{site_id}", self._policy.site, longest_wait),
-            self._take(connection, f"app:{app_type}", self._policy.app, longest_wait),
-        ]
-        return max(*waits, timedelta(0))
+        site, app = self._policy.site, self._policy.app
+        keys = (f"site:{site_id}", f"app:{app_type}")
+        rows = connection.execute(
+            named_queries("rate_limits", SQL_PACKAGE)["take"],
+            {
+                "site_key": keys[0],
+                "site_interval": site.emission_interval,
+                "site_burst": site.emission_interval * site.burst,
+                "app_key": keys[1],
+                "app_interval": app.emission_interval,
+                "app_burst": app.emission_interval * app.burst,
+                "longest_wait": longest_wait,
+            },
+        ).fetchall()
+        waits: dict[str, timedelta] = {row["rate_key"]: row["wait"] for row in rows}
+        for key in keys:
+            if key not in waits:
+                raise GuardRefusal("rate_limited", f"限流:{key} 的排队时间超过 {longest_wait.total_seconds():.0f} 秒")
+        return max(*waits.values(), timedelta(0))
 
     def push_forward(self, connection: Connection, app_type: str, by: timedelta) -> None:
         """After DashScope throttled a call: nobody calls this application for `by`."""
@@ -56,18 +70,3 @@ class RateGuard:
             named_queries("rate_limits", SQL_PACKAGE)["push_forward"],
             {"rate_key": f"app:{app_type}", "ahead": by + self._policy.app.emission_interval * self._policy.app.burst},
         )
-
-    def _take(self, connection: Connection, key: str, rate: Rate, longest_wait: timedelta) -> timedelta:
-        row = connection.execute(
-            named_queries("rate_limits", SQL_PACKAGE)["take"],
-            {
-                "rate_key": key,
-                "interval": rate.emission_interval,
-                "burst": rate.emission_interval * rate.burst,
-                "longest_wait": longest_wait,
-            },
-        ).fetchone()
-        if row is None:
-            raise GuardRefusal("rate_limited", f"限流:{key} 的排队时间超过 {longest_wait.total_seconds():.0f} 秒")
-        wait: timedelta = row["wait"]
-        return wait

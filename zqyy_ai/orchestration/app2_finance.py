@@ -8,7 +8,6 @@ from itertools import groupby
 
 import dagster as dg
 
-from zqyy_ai.domain.apps import finance_app_of
 from zqyy_ai.domain.windows import AREA_TITLES, TIME_DIMENSION_TITLES, WindowKey
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.prewarm import PrewarmRun, WindowOutcome
@@ -148,11 +147,9 @@ def _metadata(outcome: WindowOutcome, settings: Settings) -> dict[str, dg.Metada
     metadata: dict[str, dg.MetadataValue] = {
         "预览": dg.MetadataValue.md(_preview(outcome)),
         "结果": dg.MetadataValue.text(_STATUS_TITLES[result.status]),
-        "复用": dg.MetadataValue.bool(result.status is not StepStatus.ANSWERED),
         "tokens": dg.MetadataValue.int(result.tokens),
         "耗时_ms": dg.MetadataValue.int(result.latency_ms),
         "费用_元": dg.MetadataValue.float(round(cost_cny, 6)),
-        "应用": dg.MetadataValue.text(finance_app_of(outcome.window).app_type.value),
     }
     if result.model_ids:
         metadata["模型"] = dg.MetadataValue.text(", ".join(result.model_ids))
@@ -160,8 +157,6 @@ def _metadata(outcome: WindowOutcome, settings: Settings) -> dict[str, dg.Metada
         metadata["过期时间"] = dg.MetadataValue.timestamp(result.expires_at)
     if result.run_log_id is not None:
         metadata["run_log_id"] = dg.MetadataValue.int(result.run_log_id)
-    if result.cache_id is not None:
-        metadata["cache_id"] = dg.MetadataValue.int(result.cache_id)
     return metadata
 
 

@@ -5,9 +5,10 @@ partitions held the daemon up for 4 s and writing its events cost the run as muc
 (`optimize_for_webserver`, which every PostgreSQL storage has) is applied to all.
 """
 
+from functools import cached_property
 from typing import Any
 
-from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 from dagster_postgres.utils import pg_url_from_config
 
 _STATEMENT_TIMEOUT_MS = 60_000
@@ -16,8 +17,20 @@ _POOL_RECYCLE_SECONDS = 3600
 _MOST_EXTRA_CONNECTIONS = 20
 
 
+class _EventLog(PostgresEventLogStorage):
+    """Looks only once whether the table of checks is there: Dagster asks the database at each evaluation, 144 times a prewarm."""
+
+    @cached_property
+    def supports_asset_checks(self) -> bool:
+        return bool(super().supports_asset_checks)
+
+
 class PooledPostgresStorage(DagsterPostgresStorage):
     """`storage: custom:` in dagster.yaml, with the same config as `storage: postgres:`."""
+
+    def __init__(self, postgres_url: str, should_autocreate_tables: bool = True, inst_data: Any = None) -> None:
+        super().__init__(postgres_url, should_autocreate_tables, inst_data)
+        self._event_log_storage = _EventLog(postgres_url, should_autocreate_tables)
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Any) -> "PooledPostgresStorage":

@@ -212,7 +212,10 @@ def mark_run_requested(connection: Connection, site_ids: Iterable[int]) -> set[i
 
 
 def give_up_lost(connection: Connection, *, max_attempts: int, dead_run_id: str | None = None) -> list[TriggerJob]:
-    """Running jobs whose lease ran out, or that `dead_run_id` held: back to pending, or dead when their attempts are spent."""
+    """Running jobs whose lease ran out, or that `dead_run_id` held: back to pending, or dead when their attempts are spent.
+
+    A job that a person's run wrote for itself is failed: the person sees the run's end and repeats it.
+    """
     rows = connection.execute(
         named_queries("trigger_jobs")["give_up_lost"], {"max_attempts": max_attempts, "run_id": dead_run_id}
     ).fetchall()

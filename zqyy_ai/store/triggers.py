@@ -48,21 +48,32 @@ class Trigger:
 
 def trigger_for_event(connection: Connection, event_name: str) -> Trigger | None:
     row = connection.execute(named_queries("triggers")["for_event"], {"event_name": event_name}).fetchone()
-    return Trigger(**row) if row else None
+    return _trigger(row) if row else None
 
 
 def cron_triggers(connection: Connection, job_type: str) -> list[Trigger]:
     """The cron rows of a job type, locked until the transaction ends so that two schedulers never fire one of them twice."""
-    return [Trigger(**row) for row in connection.execute(named_queries("triggers")["of_job_type"], {"job_type": job_type})]
+    return [_trigger(row) for row in connection.execute(named_queries("triggers")["of_job_type"], {"job_type": job_type})]
 
 
-def record_run(connection: Connection, trigger_id: int, ran_at: datetime, error: str | None = None) -> None:
-    connection.execute(named_queries("triggers")["ran"], {"trigger_id": trigger_id, "ran_at": ran_at, "error": error})
+def record_run(connection: Connection, trigger_id: int, ran_at: datetime) -> None:
+    """Notes that the trigger fired; an error of before is over."""
+    connection.execute(named_queries("triggers")["ran"], {"trigger_id": trigger_id, "ran_at": ran_at})
 
 
-def schedule_next(connection: Connection, trigger: Trigger, next_run_at: datetime | None) -> None:
+def record_error(connection: Connection, trigger_id: int, error: str) -> None:
+    """Shows the operator why the trigger is not scheduled; it will be once its row is put right."""
+    connection.execute(named_queries("triggers")["failed"], {"trigger_id": trigger_id, "error": error[:1000]})
+
+
+def schedule_next(connection: Connection, trigger: Trigger, next_run_at: datetime) -> None:
     """Keeps when the trigger is due next, and for which expression that was worked out."""
     connection.execute(
         named_queries("triggers")["schedule"],
         {"trigger_id": trigger.id, "next_run_at": next_run_at, "expression": trigger.cron_expression},
     )
+
+
+def _trigger(row: dict[str, Any]) -> Trigger:
+    config = row["trigger_config"]
+    return Trigger(**{**row, "trigger_config": config if isinstance(config, dict) else {}})

@@ -70,6 +70,7 @@ def settings_for(database: Database, emulator: EmulatorControl, **environment: s
             "ZQYY_STEP_TIMEOUT_SECONDS": "20",
             "ZQYY_GUARD_WAIT_SECONDS": "20",
             "ZQYY_LLM_CONCURRENCY": "8",
+            "ZQYY_SITE_CALLS_BURST": "1000",
             **environment,
         }
     )

@@ -88,10 +88,13 @@ WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = ANY(%(si
 RETURNING site_id
 
 -- name: give_up_lost
+-- A job that a person's own run wrote for itself would wait for ever: nobody but that run takes it.
 UPDATE biz.ai_trigger_jobs
-SET status = CASE WHEN attempt >= %(max_attempts)s THEN 'dead' ELSE 'pending' END,
-    finished_at = CASE WHEN attempt >= %(max_attempts)s THEN clock_timestamp() END,
-    error_message = CASE WHEN attempt >= %(max_attempts)s THEN '执行进程多次中断,已放弃' ELSE '执行进程中断,等待重新执行' END,
+SET status = CASE WHEN event_type <> 'dws_completed' THEN 'failed' WHEN attempt >= %(max_attempts)s THEN 'dead' ELSE 'pending' END,
+    finished_at = CASE WHEN event_type <> 'dws_completed' OR attempt >= %(max_attempts)s THEN clock_timestamp() END,
+    error_message = CASE WHEN event_type <> 'dws_completed' THEN '执行进程中断,请重新运行'
+                         WHEN attempt >= %(max_attempts)s THEN '执行进程多次中断,已放弃'
+                         ELSE '执行进程中断,等待重新执行' END,
     fencing_token = fencing_token + 1, lease_expires_at = NULL, worker_id = NULL, run_requested_at = NULL
 WHERE status = 'running' AND (lease_expires_at < clock_timestamp() OR (%(run_id)s::text IS NOT NULL AND run_id = %(run_id)s))
 RETURNING *

@@ -13,9 +13,12 @@ WHERE job_type = %(job_type)s AND trigger_condition = 'cron'
 ORDER BY id FOR UPDATE
 
 -- name: ran
-UPDATE biz.trigger_jobs SET last_run_at = %(ran_at)s, last_error = %(error)s WHERE id = %(trigger_id)s
+UPDATE biz.trigger_jobs SET last_run_at = %(ran_at)s, last_error = NULL WHERE id = %(trigger_id)s
+
+-- name: failed
+UPDATE biz.trigger_jobs SET last_error = %(error)s, next_run_at = NULL, scheduled_expression = NULL WHERE id = %(trigger_id)s
 
 -- name: schedule
 UPDATE biz.trigger_jobs
-SET next_run_at = %(next_run_at)s, scheduled_expression = %(expression)s
+SET next_run_at = %(next_run_at)s, scheduled_expression = %(expression)s, last_error = NULL
 WHERE id = %(trigger_id)s

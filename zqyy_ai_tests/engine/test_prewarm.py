@@ -1,0 +1,366 @@
+"""A site's windows side by side under one job, on demo data: the job's life, what is called, and what stays as it was."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from zqyy_ai.devkit import demo_data
+from zqyy_ai.domain.business_clock import HandClock
+from zqyy_ai.domain.errors import InvalidRequest, SourceContractError
+from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.domain.windows import WINDOW_KEYS, Area, TimeDimension, WindowKey
+from zqyy_ai.engine.assembly import Engine
+from zqyy_ai.engine.intake import take_in
+from zqyy_ai.engine.prewarm import PrewarmRun, WindowOutcome
+from zqyy_ai.engine.step import StepStatus
+from zqyy_ai.store import events, trigger_jobs
+from zqyy_ai.store.database import Connection, Database
+from zqyy_ai.store.trigger_jobs import TriggerJob
+from zqyy_ai_tests.engine.workbench import (
+    NOW,
+    TODAY,
+    EmulatorControl,
+    EngineMaker,
+    alerts,
+    cached,
+    held_rows,
+    jobs,
+    log_statuses,
+    logs,
+)
+from zqyy_ai_tests.restored_database import remember
+
+ALL_WINDOWS = list(WINDOW_KEYS)
+WHOLE_SITE = [window for window in WINDOW_KEYS if window.area is Area.ALL]
+TWO_WINDOWS = WHOLE_SITE[:2]
+ONE_WINDOW = [WindowKey(TimeDimension.THIS_MONTH, Area.VIP)]
+RUN_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def module_database(module_database_url: str) -> Iterator[Database]:
+    """Three demo sites from 1001, loaded up to yesterday; the third has no KTV."""
+    demo_data.fill(module_database_url, sites=3, days=400, until=TODAY - timedelta(days=1))
+    with Database(module_database_url, max_connections=16) as opened:
+        remember(opened)
+        yield opened
+
+
+def fire_load(engine: Engine, **payload: Any) -> int:
+    """A finished load of site 1001, taken in; returns its job."""
+    with engine.database.transaction() as connection:
+        events.fire(connection, "ai_dws_completed", {"site_id": 1001} | payload)
+    take_in(engine.database, engine.clock, engine.runtime_context)
+    with engine.database.autocommit() as connection:
+        return int(jobs(connection)[-1]["id"])
+
+
+def prewarm(engine: Engine, windows: list[WindowKey] = ALL_WINDOWS, **how: Any) -> list[WindowOutcome]:
+    with PrewarmRun(engine, how.pop("site_id", 1001), windows, run_id=f"run-{next(RUN_NUMBERS)}", **how) as run:
+        return list(run.outcomes())
+
+
+def statuses(outcomes: list[WindowOutcome]) -> dict[StepStatus, int]:
+    return dict(Counter(outcome.result.status for outcome in outcomes))
+
+
+def job_of(connection: Connection, job_id: int) -> TriggerJob:
+    job = trigger_jobs.get(connection, job_id)
+    assert job is not None
+    return job
+
+
+# The whole site
+
+
+def test_a_finished_load_fills_all_72_windows_and_a_second_one_of_equal_data_calls_for_none(
+    engine: Engine, connection: Connection, emulator: EmulatorControl
+) -> None:
+    first = fire_load(engine)
+    outcomes = prewarm(engine, asked_by_sensor=True)
+
+    assert {outcome.window for outcome in outcomes} == set(WINDOW_KEYS)
+    assert statuses(outcomes) == {StepStatus.ANSWERED: 72}
+    assert emulator.posts_by_app_id == {"id-finance": 8, "id-finance-area": 64}
+    rows = cached(connection)
+    assert {(row["cache_type"], row["target_id"]) for row in rows} == {
+        ("app2_finance" if window.area is Area.ALL else "app2a_finance_area", str(window)) for window in WINDOW_KEYS
+    }
+    assert all(row["status"] == "valid" and row["site_id"] == 1001 and row["triggered_by"] == "dws_completed" for row in rows)
+    assert {log["trigger_job_id"] for log in logs(connection)} == {first}
+    job = job_of(connection, first)
+    assert (job.status, job.attempt, job.error_message) == (JobStatus.COMPLETED, 1, None)
+    tokens = sum(log["tokens_used"] for log in logs(connection))
+    assert job.progress == {"total": 72, "done": 72, "reused": 0, "failed": 0, "calls": 72, "tokens": tokens}
+
+    second = fire_load(engine)
+    assert statuses(prewarm(engine, asked_by_sensor=True)) == {StepStatus.REUSED: 72}
+    assert (second != first, emulator.posts, len(cached(connection))) == (True, 72, 72)
+    assert job_of(connection, second).progress["reused"] == 72
+    assert held_rows(connection) == 0
+
+
+def test_the_next_day_complete_periods_are_reused_and_only_running_ones_called_for(
+    engine: Engine, connection: Connection, emulator: EmulatorControl, database: Database
+) -> None:
+    windows = [window for window in WINDOW_KEYS if window.area in (Area.ALL, Area.SNOOKER)]
+    prewarm(engine, windows)
+    with ExitStack() as undo:
+        undo.callback(demo_data.fill, database.url, sites=3, days=400, until=TODAY - timedelta(days=1))
+        demo_data.advance(database.url, TODAY)
+        assert isinstance(engine.clock, HandClock)
+        engine.clock.turn(timedelta(days=1))
+        outcomes = prewarm(engine, windows)
+    called = {outcome.window.time_dimension for outcome in outcomes if outcome.result.status is StepStatus.ANSWERED}
+    reused = {outcome.window.time_dimension for outcome in outcomes if outcome.result.status is StepStatus.REUSED}
+    assert called == {dimension for dimension in TimeDimension if dimension.is_running}
+    assert reused == {dimension for dimension in TimeDimension if not dimension.is_running}
+    ends = {row["expires_at"].date() for row in cached(connection) if row["target_id"].startswith("last_")}
+    assert ends == {TODAY + timedelta(days=1)}
+
+
+def test_an_area_that_a_site_does_not_have_gets_its_fixed_answer(engine: Engine, connection: Connection, emulator: EmulatorControl) -> None:
+    windows = [window for window in WINDOW_KEYS if window.area is Area.KTV]
+    assert statuses(prewarm(engine, windows, site_id=1003)) == {StepStatus.FIXED: 8}
+    assert emulator.posts == 0
+    assert len(cached(connection)) == 8
+    assert jobs(connection)[0]["status"] == "completed"
+
+
+# Partial failure
+
+
+def test_windows_that_failed_for_good_make_the_job_partial_and_a_rerun_calls_for_those_alone(
+    engine: Engine, connection: Connection, emulator: EmulatorControl
+) -> None:
+    emulator.plan({"kind": "data_inspection", "app": "app2_finance"})
+    first = fire_load(engine)
+    outcomes = prewarm(engine)
+    assert statuses(outcomes) == {StepStatus.ANSWERED: 64, StepStatus.FAILED: 8}
+    assert {outcome.window for outcome in outcomes if not outcome.result.status.is_good} == set(WHOLE_SITE)
+    job = job_of(connection, first)
+    assert job.status is JobStatus.PARTIAL
+    assert job.error_message is not None
+    assert job.error_message.startswith("8 个窗口失败:DataInspectionFailed × 8;首个 ")
+    assert (job.progress["done"], job.progress["failed"]) == (64, 8)
+    assert alerts(connection) == [("failed", 8)]
+
+    emulator.plan()
+    second = fire_load(engine)
+    assert second != first
+    assert statuses(prewarm(engine)) == {StepStatus.ANSWERED: 8, StepStatus.REUSED: 64}
+    assert emulator.posts == 72 + 8
+    assert job_of(connection, second).status is JobStatus.COMPLETED
+
+
+def test_a_job_of_which_nothing_came_has_failed(engine: Engine, connection: Connection, emulator: EmulatorControl) -> None:
+    emulator.plan({"kind": "data_inspection"})
+    prewarm(engine, TWO_WINDOWS)
+    assert jobs(connection)[0]["status"] == "failed"
+
+
+def test_what_time_cures_sends_the_job_back_without_spending_an_attempt(
+    make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
+) -> None:
+    engine = make_engine(ZQYY_GUARD_WAIT_SECONDS="1")
+    emulator.plan({"kind": "http_error", "status": 429, "retry_after_seconds": 120, "app": "app2_finance"})
+    job_id = fire_load(engine)
+    outcomes = prewarm(engine, asked_by_sensor=True)
+    assert sum(outcome.result.status.is_good for outcome in outcomes) == 64
+    waiting = job_of(connection, job_id)
+    assert (waiting.status, waiting.attempt) == (JobStatus.PENDING, 0)
+    # The refusals of those who came after the first throttled one can be tried again sooner than that one itself.
+    assert NOW + timedelta(seconds=60) <= (waiting.not_before or NOW) <= NOW + timedelta(seconds=120)
+
+    emulator.plan()
+    connection.execute("UPDATE biz.ai_rate_limits SET theoretical_arrival_at = clock_timestamp()")
+    assert statuses(prewarm(engine, asked_by_sensor=True)) == {StepStatus.ANSWERED: 8, StepStatus.REUSED: 64}
+    assert job_of(connection, job_id).status is JobStatus.COMPLETED
+    assert len(jobs(connection)) == 1
+
+
+def test_a_spent_budget_ends_the_job_as_partial_and_does_not_send_it_round(
+    make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
+) -> None:
+    engine = make_engine(ZQYY_DAILY_TOKEN_LIMIT="60000")
+    job_id = fire_load(engine)
+    outcomes = prewarm(engine)
+    assert set(statuses(outcomes)) == {StepStatus.ANSWERED, StepStatus.REFUSED}
+    job = job_of(connection, job_id)
+    assert (job.status, job.progress["failed"]) == (JobStatus.PARTIAL, statuses(outcomes)[StepStatus.REFUSED])
+    assert "budget_exceeded:daily" in (job.error_message or "")
+    assert emulator.posts == statuses(outcomes)[StepStatus.ANSWERED]
+
+
+# What is asked for
+
+
+def test_with_only_missing_windows_that_are_still_valid_are_left_alone(
+    engine: Engine, connection: Connection, emulator: EmulatorControl
+) -> None:
+    prewarm(engine, WHOLE_SITE)
+    connection.execute("UPDATE biz.ai_cache SET expires_at = %s WHERE target_id = 'this_week__all'", [NOW])
+    connection.execute("UPDATE biz.ai_cache SET input_hash = 'changed', status = 'invalidated' WHERE target_id = 'last_week__all'")
+    connection.execute("UPDATE biz.ai_cache SET input_hash = 'older data' WHERE target_id = 'this_month__all'")
+    before = len(logs(connection))
+    outcomes = prewarm(engine, WHOLE_SITE, only_missing=True)
+    assert statuses(outcomes) == {StepStatus.REUSED: 7, StepStatus.ANSWERED: 1}
+    assert emulator.posts == 8 + 1
+    assert log_statuses(connection)[before:] == [("reused", None), ("success", None)] or log_statuses(connection)[before:] == [
+        ("success", None),
+        ("reused", None),
+    ]
+
+
+def test_a_job_can_ask_for_only_missing_and_for_regenerating(engine: Engine, connection: Connection, emulator: EmulatorControl) -> None:
+    fire_load(engine)
+    prewarm(engine)
+    connection.execute("UPDATE biz.ai_cache SET status = 'invalidated' WHERE cache_type = 'app2_finance'")
+    fire_load(engine, only_missing=True, is_forced=True)
+    assert statuses(prewarm(engine)) == {StepStatus.ANSWERED: 8, StepStatus.REUSED: 64}
+    job_id = fire_load(engine, regenerate=True, is_forced=True)
+    assert statuses(prewarm(engine)) == {StepStatus.ANSWERED: 72}
+    assert job_of(connection, job_id).regenerate
+    assert emulator.posts == 72 + 8 + 72
+
+
+def test_one_window_that_a_person_asks_for_is_a_job_of_one_application(engine: Engine, connection: Connection) -> None:
+    pending = fire_load(engine)
+    outcomes = prewarm(engine, ONE_WINDOW)
+    assert statuses(outcomes) == {StepStatus.ANSWERED: 1}
+    assert job_of(connection, pending).status is JobStatus.PENDING, "the site's own job still waits for all its windows"
+    job = jobs(connection)[-1]
+    assert (job["event_type"], job["status"], job["is_forced"]) == ("run_app", "completed", True)
+    assert (job["payload"]["app_type"], job["payload"]["targets"]) == ("app2a_finance_area", ["this_month__vip"])
+    assert job["dedup_key"] == "run_app|1001|this_month__vip|2025-06-18|live"
+    [log] = logs(connection)
+    assert (log["trigger_type"], log["trigger_job_id"], log["dagster_run_id"]) == ("manual", job["id"], job["run_id"])
+
+
+def test_several_windows_that_a_person_asks_for_are_a_backfill(engine: Engine, connection: Connection) -> None:
+    prewarm(engine, TWO_WINDOWS)
+    [job] = jobs(connection)
+    assert (job["event_type"], job["payload"]["targets"]) == ("backfill", [str(window) for window in TWO_WINDOWS])
+
+
+def test_a_person_may_have_a_window_made_anew(engine: Engine, emulator: EmulatorControl) -> None:
+    prewarm(engine, ONE_WINDOW)
+    assert statuses(prewarm(engine, ONE_WINDOW)) == {StepStatus.REUSED: 1}
+    assert statuses(prewarm(engine, ONE_WINDOW, regenerate=True)) == {StepStatus.ANSWERED: 1}
+    assert emulator.posts == 2
+
+
+@pytest.mark.parametrize(
+    ("payload", "trigger_type"), [({}, "event"), ({"source": "schedule"}, "cron"), ({"source": "cli", "is_forced": True}, "manual")]
+)
+def test_the_logs_say_who_asked(
+    make_engine: EngineMaker, connection: Connection, payload: dict[str, Any], trigger_type: str
+) -> None:
+    engine = make_engine(ZQYY_DAILY_TOKEN_LIMIT="1")
+    fire_load(engine, **payload)
+    prewarm(engine)
+    assert {log["trigger_type"] for log in logs(connection)} == {trigger_type}
+
+
+def test_an_unknown_and_a_closed_site_are_refused_before_a_job_is_written(engine: Engine, connection: Connection) -> None:
+    connection.execute("UPDATE biz.sites SET is_active = false WHERE site_id = 1002")
+    with pytest.raises(InvalidRequest, match="门店 9 不存在"):
+        prewarm(engine, site_id=9)
+    with pytest.raises(InvalidRequest, match="门店 1002 已停用"):
+        prewarm(engine, site_id=1002)
+    assert jobs(connection) == []
+
+
+# The job
+
+
+def test_a_run_that_was_asked_for_finds_nothing_to_do_when_another_took_its_job(
+    make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
+) -> None:
+    fire_load(make_engine())
+    with PrewarmRun(make_engine(), 1001, ALL_WINDOWS, run_id="run-a", asked_by_sensor=True) as first:
+        assert first.job is not None
+        with PrewarmRun(make_engine(), 1001, ALL_WINDOWS, run_id="run-b", asked_by_sensor=True) as second:
+            assert second.job is None
+            assert list(second.outcomes()) == []
+    assert emulator.posts == 0
+
+
+def test_a_persons_run_over_the_whole_site_takes_the_job_that_waits(engine: Engine, connection: Connection) -> None:
+    job_id = fire_load(engine)
+    with PrewarmRun(engine, 1001, ALL_WINDOWS, run_id="run-a") as run:
+        assert run.job is not None
+        assert run.job.id == job_id
+
+
+def test_a_job_of_a_past_business_date_is_superseded(engine: Engine, connection: Connection, emulator: EmulatorControl) -> None:
+    past = fire_load(engine)
+    assert isinstance(engine.clock, HandClock)
+    engine.clock.turn(timedelta(days=1))
+    assert prewarm(engine, asked_by_sensor=True) == []
+    job = job_of(connection, past)
+    assert (job.status, job.error_message) == (JobStatus.COMPLETED, "superseded: 业务日已过")
+    assert emulator.posts == 0
+
+
+def test_leaving_early_ends_the_job_with_what_was_done(engine: Engine, connection: Connection, emulator: EmulatorControl) -> None:
+    with pytest.raises(KeyboardInterrupt), PrewarmRun(engine, 1001, WHOLE_SITE, run_id="run-a") as run:
+        for _ in run.outcomes():
+            raise KeyboardInterrupt
+    [job] = jobs(connection)
+    assert (job["status"], job["progress"]["done"]) == ("partial", 1)
+    assert job["error_message"].startswith("运行中断:KeyboardInterrupt")
+    assert held_rows(connection) == 0
+
+
+def test_business_data_that_cannot_be_read_fails_the_job_with_the_reason(engine: Engine, connection: Connection) -> None:
+    job_id = fire_load(engine)
+    connection.execute("ALTER VIEW ai_source.finance_daily RENAME TO lost")
+    try:
+        with pytest.raises(SourceContractError):
+            prewarm(engine)
+    finally:
+        connection.execute("ALTER VIEW ai_source.lost RENAME TO finance_daily")
+    job = job_of(connection, job_id)
+    assert job.status is JobStatus.FAILED
+    assert "finance_daily" in (job.error_message or "")
+
+
+def test_a_run_whose_job_was_given_to_another_cannot_end_it(make_engine: EngineMaker, connection: Connection) -> None:
+    engine = make_engine(ZQYY_DAILY_TOKEN_LIMIT="1")
+    job_id = fire_load(engine)
+    with PrewarmRun(engine, 1001, ALL_WINDOWS, run_id="run-a") as zombie:
+        trigger_jobs.give_up_lost(connection, max_attempts=3, dead_run_id="run-a")
+        list(zombie.outcomes())
+    assert job_of(connection, job_id).status is JobStatus.PENDING
+
+
+def test_a_stopping_process_sends_its_job_back(engine: Engine, connection: Connection, emulator: EmulatorControl) -> None:
+    job_id = fire_load(engine)
+    engine.worker.stopping.set()
+    assert statuses(prewarm(engine)) == {StepStatus.REFUSED: 72}
+    job = job_of(connection, job_id)
+    assert (job.status, job.attempt, emulator.posts) == (JobStatus.PENDING, 0, 0)
+    assert alerts(connection) == []
+
+
+# Jobs that wait behind one
+
+
+def test_a_whole_run_does_the_work_of_those_that_waited_before_it_read_the_data(engine: Engine, connection: Connection) -> None:
+    forced, plain = fire_load(engine, is_forced=True), fire_load(engine)
+    prewarm(engine)
+    assert [job_of(connection, job_id).status for job_id in (forced, plain)] == [JobStatus.COMPLETED] * 2
+
+
+def test_a_run_for_missing_windows_alone_does_not_stand_for_a_load_that_came_before_it(engine: Engine, connection: Connection) -> None:
+    """It leaves valid windows as they are, made from older data or not."""
+    prewarm(engine, WHOLE_SITE)
+    missing, load = fire_load(engine, is_forced=True, only_missing=True), fire_load(engine)
+    prewarm(engine)
+    assert [job_of(connection, job_id).status for job_id in (missing, load)] == [JobStatus.COMPLETED, JobStatus.PENDING]
