@@ -77,7 +77,7 @@ def build_guards(settings: Settings, database: Database, worker: Worker) -> Guar
             )
         ),
         budget=build_budget_guard(settings),
-        slots=SlotGuard(database, slots=settings.llm_concurrency, worker_id=worker.id, lease=worker.lease),
+        slots=SlotGuard(database, slots=settings.llm_concurrency, worker_id=worker.id, lease=worker.lease, stopping=worker.stopping),
     )
 
 

@@ -12,6 +12,7 @@ import psycopg
 
 from zqyy_ai.domain.apps import APPS, AppType
 from zqyy_ai.domain.errors import SettingError, ZqyyError
+from zqyy_ai.llm.client import DashScopeClient
 from zqyy_ai.llm.probe import ProbeVerdict, probe_application
 from zqyy_ai.settings import DASHSCOPE_BASE_URL, Settings
 from zqyy_ai.store.migrations import TRIGGER_ROWS, schema_version
@@ -57,7 +58,7 @@ def _check_database(settings: Settings) -> Iterator[CheckOutcome]:
     except SettingError as missing:
         yield CheckOutcome(name, Verdict.FAILED, "没有数据库地址", str(missing))
         return
-    except psycopg.OperationalError as failure:
+    except psycopg.Error as failure:  # also a URL that cannot be meant
         yield CheckOutcome(
             name, Verdict.FAILED, _first_line(failure), "请检查 ZQYY_DATABASE_URL 的主机、端口、账号与密码,以及数据库是否在运行"
         )
@@ -67,8 +68,11 @@ def _check_database(settings: Settings) -> Iterator[CheckOutcome]:
         migrated = _check_migrations(url)
         yield migrated
         if migrated.verdict is Verdict.OK:
-            yield _check_triggers(connection)
-            yield _check_sites(connection)
+            try:
+                yield _check_triggers(connection)
+                yield _check_sites(connection)
+            except psycopg.Error as failure:
+                yield CheckOutcome("数据库权限", Verdict.FAILED, _first_line(failure), "请授予 ZQYY_DATABASE_URL 的账号读写 biz 各表的权限")
         yield from _check_source(connection)
 
 
@@ -126,12 +130,13 @@ def _check_app_ids(settings: Settings) -> Iterator[CheckOutcome]:
 
 def _check_dashscope(settings: Settings) -> Iterator[CheckOutcome]:
     name = "百炼"
+    base_url = settings.dashscope_base_url or DASHSCOPE_BASE_URL
     try:
         api_key = settings.required_api_key()
-    except SettingError as missing:
-        yield CheckOutcome(name, Verdict.FAILED, "没有 API key", str(missing))
+        DashScopeClient(api_key, base_url, max_connections=1).close()
+    except SettingError as unusable:
+        yield CheckOutcome(name, Verdict.FAILED, "没有可用的 API key", str(unusable))
         return
-    base_url = settings.dashscope_base_url or DASHSCOPE_BASE_URL
     for app in (APPS[app_type] for app_type in _FINANCE_APPS if app_type in settings.app_ids):
         found = probe_application(api_key, base_url, settings.app_id(app.app_type))
         subject = f"{name} {app.title}"
@@ -164,7 +169,7 @@ def _check_dagster_storage(settings: Settings) -> CheckOutcome:
         url = settings.dagster_database_url.get_secret_value()
         with psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_SECONDS) as connection:
             row = connection.execute("SELECT to_regclass('event_logs') IS NOT NULL").fetchone()
-    except psycopg.OperationalError as failure:
+    except psycopg.Error as failure:
         return CheckOutcome(name, Verdict.FAILED, _first_line(failure), "请检查 ZQYY_DAGSTER_DATABASE_URL")
     if row is None or not row[0]:
         return CheckOutcome(name, Verdict.FAILED, "还没有 Dagster 的表", "启动一次 Dagster(make dev),或检查地址是否指向正确的库")

@@ -133,6 +133,10 @@ class PrewarmRun:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield self._counted(job, WindowOutcome(pending.pop(future), future.result()))
+        except BaseException:
+            # Left early, by an interrupt for instance: who waits at a guard gives up, who waits for an answer still gets it written.
+            self._engine.worker.stopping.set()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -129,6 +129,17 @@ def fire_for_unprewarmed_sites(database: Database, clock: Clock, runtime_context
     return fired
 
 
+def sites_wanting_a_run(database: Database, clock: Clock, runtime_context: RuntimeContext) -> list[int]:
+    """Sites whose waiting jobs may start now. Jobs of a business date that is over are completed as superseded on the way."""
+    with database.transaction() as connection:
+        waiting = trigger_jobs.sites_wanting_a_run(connection)
+        for site_id in waiting:
+            site = sites.get_site(connection, site_id)
+            business_date = runtime_context.business_date(clock.now(), site.business_day_cutoff)
+            trigger_jobs.supersede_past(connection, site_id, business_date)
+        return trigger_jobs.sites_wanting_a_run(connection) if waiting else []
+
+
 def etl_lookback(clock: Clock, days: int) -> datetime:
     """From when on finished loads are looked at: a late commit may come days later, years of history may not."""
     return clock.now() - timedelta(days=days)

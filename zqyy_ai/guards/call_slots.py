@@ -31,11 +31,16 @@ class Slot:
 
 
 class SlotGuard:
-    def __init__(self, database: Database, *, slots: int, worker_id: UUID, lease: timedelta) -> None:
+    """`stopping`, once set, ends all waiting with a refusal."""
+
+    def __init__(
+        self, database: Database, *, slots: int, worker_id: UUID, lease: timedelta, stopping: threading.Event | None = None
+    ) -> None:
         self._database = database
         self._slots = slots
         self._worker_id = worker_id
         self._lease = lease
+        self._stopping = stopping or threading.Event()
         self._turn = threading.Lock()
         self._slots_exist = False
 
@@ -61,7 +66,8 @@ class SlotGuard:
                     return slot
                 if time.monotonic() >= deadline:
                     raise self._refusal()
-                time.sleep(_LOOK_INTERVAL_SECONDS * random.uniform(0.5, 1.0))
+                if self._stopping.wait(_LOOK_INTERVAL_SECONDS * random.uniform(0.5, 1.0)):
+                    raise GuardRefusal("stopped", "进程正在停止,未发起调用")
         finally:
             self._turn.release()
 

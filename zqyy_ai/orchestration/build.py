@@ -23,6 +23,4 @@ def build_definitions() -> dg.Definitions:
         resources={"engine": EngineResource(), "database": DatabaseResource()},
         # The multiprocess executor would pay a process start for each step; the calls run in threads of our own.
         executor=dg.in_process_executor,
-        # The event log has every event anyway; on the console each costs CPU and says nothing more.
-        loggers={"console": dg.colored_console_logger.configured({"log_level": "INFO"})},
     )

@@ -6,6 +6,9 @@ No run keys: a key once used silently blocks the second attempt for ever. The st
 import dagster as dg
 from dagster import DagsterInstance
 
+from zqyy_ai.domain.business_clock import Clock
+from zqyy_ai.domain.runtime_context import LIVE
+from zqyy_ai.engine.prewarm_requests import sites_wanting_a_run
 from zqyy_ai.orchestration.app2_finance import ASKED_BY_TAG, SENSOR, SITE_TAG
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME, range_of_site
 from zqyy_ai.store import trigger_jobs
@@ -22,10 +25,9 @@ _UNDER_WAY = [
 ]
 
 
-def runs_wanted(database: Database, instance: DagsterInstance) -> list[dg.RunRequest]:
+def runs_wanted(database: Database, instance: DagsterInstance, clock: Clock) -> list[dg.RunRequest]:
     """Range runs for the sites whose jobs may start now; marks the jobs as asked for, so that no other tick asks again."""
-    with database.autocommit() as connection:
-        waiting = trigger_jobs.sites_wanting_a_run(connection)
+    waiting = sites_wanting_a_run(database, clock, LIVE)
     if not waiting:
         return []
     under_way = _sites_under_way(instance)

@@ -32,5 +32,5 @@ def ai_dws_prewarm(context: dg.ScheduleEvaluationContext, database: DatabaseReso
             return dg.SkipReason(f"下次预热:{check.next_run_at.astimezone(SHANGHAI):%Y-%m-%d %H:%M}(Asia/Shanghai)")
         fired = fire_for_unprewarmed_sites(opened, clock, LIVE)
         take_in(opened, clock, LIVE)
-        wanted = runs_wanted(opened, context.instance)
+        wanted = runs_wanted(opened, context.instance, clock)
         return wanted or dg.SkipReason(f"到点:触发了 {len(fired)} 个门店,没有需要新发起的运行(已预热或已在运行)")

@@ -42,7 +42,7 @@ def _wait_for_work(context: dg.SensorEvaluationContext, opened: Database, databa
         listener.execute(f"LISTEN {WORK_CHANNEL}")
         while True:
             take_in(opened, database.clock(), LIVE)
-            wanted = runs_wanted(opened, context.instance)
+            wanted = runs_wanted(opened, context.instance, database.clock())
             if wanted:
                 return dg.SensorResult(run_requests=wanted)
             left = deadline - time.monotonic()
@@ -66,7 +66,7 @@ def etl_completed(context: dg.SensorEvaluationContext, database: DatabaseResourc
         if not fired:
             return dg.SkipReason("没有新完成的数据加载")
         take_in(opened, clock, LIVE)
-        return dg.SensorResult(run_requests=runs_wanted(opened, context.instance))
+        return dg.SensorResult(run_requests=runs_wanted(opened, context.instance, database.clock()))
 
 
 @dg.sensor(

@@ -198,7 +198,7 @@ def record_progress(connection: Connection, job: TriggerJob, progress: dict[str,
 
 
 def sites_wanting_a_run(connection: Connection) -> list[int]:
-    """Sites with a finished-load job that may start now and that nobody has just asked a run for."""
+    """Active sites with a finished-load job that may start now and that nobody has just asked a run for."""
     rows = connection.execute(named_queries("trigger_jobs")["sites_wanting_a_run"], {"request_lease": REQUEST_LEASE})
     return [row["site_id"] for row in rows]
 

@@ -258,9 +258,7 @@ def test_a_person_may_have_a_window_made_anew(engine: Engine, emulator: Emulator
 @pytest.mark.parametrize(
     ("payload", "trigger_type"), [({}, "event"), ({"source": "schedule"}, "cron"), ({"source": "cli", "is_forced": True}, "manual")]
 )
-def test_the_logs_say_who_asked(
-    make_engine: EngineMaker, connection: Connection, payload: dict[str, Any], trigger_type: str
-) -> None:
+def test_the_logs_say_who_asked(make_engine: EngineMaker, connection: Connection, payload: dict[str, Any], trigger_type: str) -> None:
     engine = make_engine(ZQYY_DAILY_TOKEN_LIMIT="1")
     fire_load(engine, **payload)
     prewarm(engine)

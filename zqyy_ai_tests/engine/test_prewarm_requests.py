@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
@@ -45,7 +46,7 @@ def module_database(module_database_url: str) -> Iterator[Database]:
 
 
 def load(
-    connection: Connection, etl_run_id: str, site_id: int | None = 1001, *, status: str = "success", finished_at: datetime = NOW
+    connection: Connection, etl_run_id: str | None, site_id: int | None = 1001, *, status: str = "success", finished_at: datetime = NOW
 ) -> None:
     connection.execute(
         "INSERT INTO ai_source.etl_runs VALUES (%s, %s, %s, %s, %s, %s)",
@@ -121,6 +122,12 @@ def test_a_load_of_an_unknown_or_closed_site_is_told_once_and_not_again_and_agai
     assert fire_finished_loads(database, since=SINCE) == 0
 
 
+def test_a_load_without_a_name_does_not_hold_up_the_others(database: Database, connection: Connection) -> None:
+    load(connection, None)
+    load(connection, "load-1")
+    assert fire_finished_loads(database, since=SINCE) == 1
+
+
 def test_two_sensors_that_look_at_once_fire_a_load_once(database: Database, connection: Connection) -> None:
     load(connection, "load-1", site_id=None)
     with ThreadPoolExecutor(4) as threads:
@@ -131,7 +138,9 @@ def test_two_sensors_that_look_at_once_fire_a_load_once(database: Database, conn
 # The schedule
 
 
-def test_the_schedule_fires_for_active_sites_that_have_no_prewarm_of_their_business_date(database: Database, connection: Connection) -> None:
+def test_the_schedule_fires_for_active_sites_that_have_no_prewarm_of_their_business_date(
+    database: Database, connection: Connection
+) -> None:
     assert fire_for_unprewarmed_sites(database, CLOCK, LIVE) == [1001, 1002, 1003]
     assert intake(database) == IntakeCount(accepted=3)
     assert fire_for_unprewarmed_sites(database, CLOCK, LIVE) == []
@@ -162,8 +171,6 @@ def test_each_request_is_a_job_of_its_own(database: Database) -> None:
 
 
 def test_progress_follows_the_job_to_its_end(database: Database, connection: Connection) -> None:
-    from uuid import uuid4
-
     job_id = request_prewarm(database, 1001)
     job = trigger_jobs.claim_dws_job(connection, 1001, run_id="run-1", worker_id=uuid4(), lease=MINUTE)
     assert job is not None

@@ -1,5 +1,3 @@
-import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
@@ -8,7 +6,7 @@ from psycopg import sql
 
 from zqyy_ai.domain.business_clock import SHANGHAI, HandClock
 from zqyy_ai.engine.assembly import Engine
-from zqyy_ai.engine.step import StepResult, StepStatus
+from zqyy_ai.engine.step import StepStatus
 from zqyy_ai.llm.estimates import estimate_tokens
 from zqyy_ai.store import cache, step_claims
 from zqyy_ai.store.database import Connection, Database
@@ -27,6 +25,7 @@ from zqyy_ai_tests.engine.workbench import (
     prompt_about,
     request,
     spent,
+    wait_until,
 )
 
 FIXED_ANSWER = {"insights": [{"seq": seq, "title": "没有数据", "body": "该区域没有已加载的经营数据。"} for seq in (1, 2, 3)]}
@@ -36,17 +35,6 @@ END_OF_DAY = datetime(2025, 6, 18, 23, 59, 59, tzinfo=SHANGHAI)
 def turn(engine: Engine, by: timedelta) -> None:
     assert isinstance(engine.clock, HandClock)
     engine.clock.turn(by)
-
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """For what happens in the emulator or in a thread: looks again until it is so."""
-    patience = threading.Event()
-    for _ in range(2000):
-        if is_so():
-            return
-        patience.wait(0.01)
-    raise AssertionError("it never came to be so")
 
 
 # One call
@@ -127,9 +115,7 @@ def test_a_window_without_data_gets_its_fixed_answer_without_a_call(
 # Reuse
 
 
-def test_unchanged_input_is_answered_without_a_call_and_lives_on(
-    engine: Engine, connection: Connection, emulator: EmulatorControl
-) -> None:
+def test_unchanged_input_is_answered_without_a_call_and_lives_on(engine: Engine, connection: Connection, emulator: EmulatorControl) -> None:
     first = engine.step.run(request())
     turn(engine, timedelta(days=1))
     again = engine.step.run(request(business_date=NOW.date() + timedelta(days=1)))
@@ -311,9 +297,7 @@ def test_who_waits_for_its_turn_is_woken_when_the_process_stops(make_engine: Eng
 # Concurrency
 
 
-def test_no_more_calls_are_in_flight_than_there_are_slots(
-    make_engine: EngineMaker, database: Database, emulator: EmulatorControl
-) -> None:
+def test_no_more_calls_are_in_flight_than_there_are_slots(make_engine: EngineMaker, database: Database, emulator: EmulatorControl) -> None:
     emulator.plan(latency={"seconds": 0.1})
     engines = [make_engine(ZQYY_LLM_CONCURRENCY="2"), make_engine(ZQYY_LLM_CONCURRENCY="2")]
     targets = [f"{dimension}__{area}" for dimension in ("this_month", "last_month") for area in ("hallA", "hallB", "hallC")]

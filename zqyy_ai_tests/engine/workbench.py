@@ -1,6 +1,8 @@
 """What the engine's tests are built from: the emulator's control door, engines, step requests, and looks into the tables."""
 
 import json
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Protocol
@@ -151,6 +153,16 @@ def held_rows(connection: Connection) -> int:
 
 def jobs(connection: Connection) -> list[dict[str, Any]]:
     return connection.execute("SELECT * FROM biz.ai_trigger_jobs ORDER BY id").fetchall()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """For what happens in the emulator or in a thread: looks again until it is so."""
+    patience = threading.Event()
+    for _ in range(3000):
+        if is_so():
+            return
+        patience.wait(0.01)
+    raise AssertionError("it never came to be so")
 
 
 def day(text: str) -> date:

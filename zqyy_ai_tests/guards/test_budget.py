@@ -39,7 +39,7 @@ def windows(connection: Connection) -> dict[str, tuple[int, int, int]]:
 
 
 def everywhere(used: int, reserved: int, overshoot: int = 0) -> dict[str, tuple[int, int, int]]:
-    return {window: (used, reserved, overshoot) for window in ("chain day", "chain month", "site:1001 day", "site:1001 month")}
+    return dict.fromkeys(("chain day", "chain month", "site:1001 day", "site:1001 month"), (used, reserved, overshoot))
 
 
 def test_a_reservation_is_set_aside_in_all_four_windows(connection: Connection) -> None:
@@ -168,10 +168,13 @@ def test_a_heartbeat_keeps_a_reservation(connection: Connection) -> None:
 
 def test_a_sites_day_turns_at_its_cutoff_and_the_chains_at_midnight(connection: Connection) -> None:
     cutoff = time(23, 59, 59)
-    days: dict[str, Any] = connection.execute(
-        "SELECT (clock_timestamp() AT TIME ZONE 'Asia/Shanghai')::date AS chain_day,"
-        " (clock_timestamp() AT TIME ZONE 'Asia/Shanghai' - interval '23:59:59')::date AS site_day"
-    ).fetchone() or {}
+    days: dict[str, Any] = (
+        connection.execute(
+            "SELECT (clock_timestamp() AT TIME ZONE 'Asia/Shanghai')::date AS chain_day,"
+            " (clock_timestamp() AT TIME ZONE 'Asia/Shanghai' - interval '23:59:59')::date AS site_day"
+        ).fetchone()
+        or {}
+    )
     reserve(connection, 100, cutoff=cutoff)
     rows = connection.execute("SELECT scope, kind, starts_on FROM biz.ai_budget_windows").fetchall()
     chain_day: date = days["chain_day"]

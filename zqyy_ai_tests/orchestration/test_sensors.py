@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from zqyy_ai.domain.business_clock import SystemClock
 from zqyy_ai.engine.prewarm_requests import request_prewarm
 from zqyy_ai.orchestration import sensors
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME, range_of_site
@@ -63,13 +64,13 @@ def test_an_event_fired_while_the_sensor_waits_is_answered_at_once(stage: Stage)
 def test_a_job_is_asked_for_once_by_two_ticks(stage: Stage) -> None:
     request_prewarm(stage.database, 1001)
 
-    assert len(runs_wanted(stage.database, stage.instance)) == 1
-    assert runs_wanted(stage.database, stage.instance) == []
+    assert len(runs_wanted(stage.database, stage.instance, SystemClock())) == 1
+    assert runs_wanted(stage.database, stage.instance, SystemClock()) == []
 
 
 def test_no_run_is_asked_for_while_one_of_the_site_is_under_way(stage: Stage) -> None:
     request_prewarm(stage.database, 1001)
-    (wanted,) = runs_wanted(stage.database, stage.instance)
+    (wanted,) = runs_wanted(stage.database, stage.instance, SystemClock())
     stage.instance.create_run_for_job(
         job_def=dg.JobDefinition(name="stand_in", graph_def=dg.GraphDefinition(name="stand_in")),
         tags=dict(wanted.tags),
@@ -77,7 +78,7 @@ def test_no_run_is_asked_for_while_one_of_the_site_is_under_way(stage: Stage) ->
     )
     request_prewarm(stage.database, 1001)
 
-    assert runs_wanted(stage.database, stage.instance) == []
+    assert runs_wanted(stage.database, stage.instance, SystemClock()) == []
 
 
 def test_the_etl_sensor_turns_each_finished_load_into_one_job_a_site(stage: Stage) -> None:
@@ -107,7 +108,7 @@ def test_the_schedule_says_when_it_is_due_next(stage: Stage) -> None:
 
 def test_when_due_the_schedule_asks_for_one_run_of_each_site_not_prewarmed_today(stage: Stage) -> None:
     request_prewarm(stage.database, 1001)
-    runs_wanted(stage.database, stage.instance)
+    runs_wanted(stage.database, stage.instance, SystemClock())
     make_due(stage)
     schedule_tick(stage)
     make_due(stage)

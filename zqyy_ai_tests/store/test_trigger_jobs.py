@@ -151,7 +151,8 @@ def test_jobs_of_a_past_business_date_are_superseded_and_todays_are_not(connecti
 
 
 @pytest.mark.parametrize(
-    ("status", "blocks"), [("pending", True), ("running", True), ("completed", True), ("failed", False), ("partial", False), ("dead", False)]
+    ("status", "blocks"),
+    [("pending", True), ("running", True), ("completed", True), ("failed", False), ("partial", False), ("dead", False)],
 )
 def test_a_job_that_failed_does_not_block_its_successor(connection: Connection, status: str, blocks: bool) -> None:
     trigger_jobs.add(connection, dws_job())

@@ -76,10 +76,10 @@ RETURNING id
 UPDATE biz.ai_trigger_jobs SET progress_at = clock_timestamp(), progress = %(progress)s WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s
 
 -- name: sites_wanting_a_run
-SELECT DISTINCT site_id FROM biz.ai_trigger_jobs
-WHERE status = 'pending' AND event_type = 'dws_completed' AND (not_before IS NULL OR not_before <= clock_timestamp())
-  AND (run_requested_at IS NULL OR run_requested_at < clock_timestamp() - %(request_lease)s)
-ORDER BY site_id
+SELECT DISTINCT job.site_id FROM biz.ai_trigger_jobs job JOIN biz.sites site ON site.site_id = job.site_id AND coalesce(site.is_active, true)
+WHERE job.status = 'pending' AND job.event_type = 'dws_completed' AND (job.not_before IS NULL OR job.not_before <= clock_timestamp())
+  AND (job.run_requested_at IS NULL OR job.run_requested_at < clock_timestamp() - %(request_lease)s)
+ORDER BY job.site_id
 
 -- name: mark_run_requested
 UPDATE biz.ai_trigger_jobs SET run_requested_at = clock_timestamp()

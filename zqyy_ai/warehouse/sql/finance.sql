@@ -37,5 +37,5 @@ WHERE status = 'success' AND (site_id = %(site_id)s OR site_id IS NULL)
 -- name: finished_loads
 SELECT etl_run_id, site_id, finished_at, loaded_through
 FROM ai_source.etl_runs
-WHERE status = 'success' AND finished_at >= %(since)s
+WHERE status = 'success' AND finished_at >= %(since)s AND etl_run_id IS NOT NULL
 ORDER BY finished_at, etl_run_id, site_id
