@@ -140,24 +140,28 @@ def fresh_database(server_url: str, template: str) -> Iterator[str]:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-@pytest.fixture(scope="session")
-def migrated_template(server_url: str) -> str:
-    """Name of the template database with all migrations; the first worker that asks makes it."""
-    from zqyy_ai.store.migrations import migrate
-
+def template_database(server_url: str, name: str, fill: Callable[[str], object], source: str = "template0") -> str:
+    """Makes a template database once a session, by whichever worker asks first: a copy of `source` that `fill` gets the URL of."""
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (TEMPLATE_LOCK_KEY,))
-        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (MIGRATED_TEMPLATE,)).fetchone() is None:
-            unfinished = f"{MIGRATED_TEMPLATE}_unfinished"
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(unfinished)))
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(unfinished)))
-            migrate(f"{server_url.rpartition('/')[0]}/{unfinished}")
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
+            unfinished = sql.Identifier(f"{name}_unfinished")
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(unfinished))
+            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(unfinished, sql.Identifier(source)))
+            fill(f"{server_url.rpartition('/')[0]}/{name}_unfinished")
             # No connections: PostgreSQL refuses to copy a database that somebody is connected to.
-            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(unfinished)))
-            connection.execute(
-                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(unfinished), sql.Identifier(MIGRATED_TEMPLATE))
-            )
-    return MIGRATED_TEMPLATE
+            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(unfinished))
+            connection.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (f"{name}_unfinished",))
+            connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(unfinished, sql.Identifier(name)))
+    return name
+
+
+@pytest.fixture(scope="session")
+def migrated_template(server_url: str) -> str:
+    """Name of the template database with all migrations."""
+    from zqyy_ai.store.migrations import migrate
+
+    return template_database(server_url, MIGRATED_TEMPLATE, migrate)
 
 
 @pytest.fixture

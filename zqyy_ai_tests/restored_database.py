@@ -3,31 +3,35 @@
 For tests that only change rows. Whoever changes the schema, or needs two databases, asks for `database_url`.
 """
 
+from psycopg import sql
+
 from zqyy_ai.store.database import Database
 
 _REMEMBER = """
-CREATE SCHEMA before_tests;
 DO $$
 DECLARE
+    snapshot text := current_setting('zqyy_tests.snapshot');
     name text;
     statements text := '';
 BEGIN
+    EXECUTE format('CREATE SCHEMA %I', snapshot);
     FOR name IN SELECT relname FROM pg_class WHERE relnamespace = 'biz'::regnamespace AND relkind = 'r' AND relname <> 'zqyy_ai_version' LOOP
-        EXECUTE format('CREATE TABLE before_tests.%1$I AS TABLE biz.%1$I', name);
-        statements := statements || format('DELETE FROM biz.%1$I; INSERT INTO biz.%1$I SELECT * FROM before_tests.%1$I;', name);
+        EXECUTE format('CREATE TABLE %1$I.%2$I AS TABLE biz.%2$I', snapshot, name);
+        statements := statements || format('DELETE FROM biz.%2$I; INSERT INTO biz.%2$I SELECT * FROM %1$I.%2$I;', snapshot, name);
     END LOOP;
-    EXECUTE format('CREATE FUNCTION before_tests.restore() RETURNS void LANGUAGE sql AS %L', statements);
+    EXECUTE format('CREATE FUNCTION %I.restore() RETURNS void LANGUAGE sql AS %L', snapshot, statements);
 END
 $$;
 """
 
 
-def remember(database: Database) -> None:
-    """Keeps the rows of all our tables, for `restore`."""
+def remember(database: Database, snapshot: str = "before_tests") -> None:
+    """Keeps the rows of all our tables under a name, for `restore`."""
     with database.transaction() as connection:
+        connection.execute("SELECT set_config('zqyy_tests.snapshot', %s, true)", [snapshot])
         connection.execute(_REMEMBER)
 
 
-def restore(database: Database) -> None:
+def restore(database: Database, snapshot: str = "before_tests") -> None:
     with database.transaction() as connection:
-        connection.execute("SELECT before_tests.restore()")
+        connection.execute(sql.SQL("SELECT {}.restore()").format(sql.Identifier(snapshot)))

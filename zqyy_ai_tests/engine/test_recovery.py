@@ -28,10 +28,14 @@ def work_of_a_worker(connection: Connection, *, lease: timedelta, run_id: str = 
     assert job.id == job_id
     for target_id in ("this_month__all", "last_month__all"):
         step_claims.take(connection, "app2_finance", site_id, target_id, worker_id=worker_id, lease=lease)
-        reservation = BUDGET.reserve(
+    reserved, sent = (
+        BUDGET.reserve(
             connection, site_id=site_id, site_cutoff=MIDNIGHT, app_type="app2_finance", tokens=100, worker_id=worker_id, lease=lease
         )
-    BUDGET.mark_sent(connection, reservation)
+        for _ in range(2)
+    )
+    assert reserved != sent
+    BUDGET.mark_sent(connection, sent)
     connection.execute(
         "INSERT INTO biz.ai_call_slots VALUES ((SELECT count(*) FROM biz.ai_call_slots), %s, %s, clock_timestamp() + %s)",
         [uuid4(), worker_id, lease],
@@ -41,7 +45,7 @@ def work_of_a_worker(connection: Connection, *, lease: timedelta, run_id: str = 
 
 
 def test_work_whose_lease_ran_out_is_put_back_charged_and_closed(database: Database, connection: Connection) -> None:
-    _, job = work_of_a_worker(connection, lease=RUN_OUT)
+    work_of_a_worker(connection, lease=RUN_OUT)
     found = recover_lost_leases(database, BUDGET, max_attempts=3)
     assert found == Recovered(jobs_requeued=1, reservations_charged=1, reservations_released=1)
     [row] = jobs(connection)

@@ -1,6 +1,7 @@
 """Real runs: a Dagster instance on PostgreSQL, a demo warehouse, and the emulator over HTTP, all of one test alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from zqyy_ai.devkit.emulator import EmulatorConfig, RunningEmulator, running_emu
 from zqyy_ai.domain.business_clock import SystemClock, business_date_at
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME
 from zqyy_ai.store.database import Database
+from zqyy_ai_tests.conftest import fresh_database, template_database
 
 SITES = (1001, 1002)
 
@@ -28,22 +30,70 @@ class Stage:
     business_date: date
 
 
-@pytest.fixture
-def stage(make_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    application_url, dagster_url = make_database(), make_database()
-    business_date = business_date_at(SystemClock().now())
-    demo_data.fill(application_url, sites=len(SITES), days=400, until=business_date - timedelta(days=1))
-    (tmp_path / "dagster.yaml").write_text(
-        "storage: {custom: {module: zqyy_ai.orchestration.pooled_storage, class: PooledPostgresStorage, "
-        "config: {postgres_url: {env: ZQYY_DAGSTER_STORAGE_URL}}}}\ntelemetry: {enabled: false}\n",
-        encoding="utf-8",
+DAGSTER_YAML = """
+storage:
+  custom:
+    module: zqyy_ai.orchestration.pooled_storage
+    class: PooledPostgresStorage
+    config: {postgres_url: {env: ZQYY_DAGSTER_STORAGE_URL}}
+python_logs: {python_log_level: INFO}
+telemetry: {enabled: false}
+"""
+
+
+def storage_url(dagster_url: str) -> str:
+    return dagster_url.replace("postgresql://", "postgresql+psycopg2://")
+
+
+@pytest.fixture(scope="session")
+def today() -> date:
+    return business_date_at(SystemClock().now())
+
+
+@pytest.fixture(scope="session")
+def demo_template(server_url: str, migrated_template: str, today: date) -> str:
+    """Name of a template database with the demo warehouse of two sites, loaded through yesterday."""
+    return template_database(
+        server_url,
+        "zqyy_demo",
+        lambda url: demo_data.fill(url, sites=len(SITES), days=400, until=today - timedelta(days=1)),
+        source=migrated_template,
     )
+
+
+@pytest.fixture(scope="session")
+def dagster_template(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of a template database with Dagster's tables and the sites' partitions."""
+    home = tmp_path_factory.mktemp("dagster-template")
+
+    def make_tables(url: str) -> None:
+        (home / "dagster.yaml").write_text(
+            DAGSTER_YAML.replace("{env: ZQYY_DAGSTER_STORAGE_URL}", f'"{storage_url(url)}"'), encoding="utf-8"
+        )
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            instance.add_dynamic_partitions(SITE_PARTITIONS_NAME, [str(site) for site in SITES])
+
+    return template_database(server_url, "zqyy_dagster_tables", make_tables)
+
+
+@pytest.fixture
+def stage(
+    server_url: str, demo_template: str, dagster_template: str, today: date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Stage]:
+    with fresh_database(server_url, demo_template) as application_url, fresh_database(server_url, dagster_template) as dagster_url:
+        (tmp_path / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
+        with staged(application_url, dagster_url, str(tmp_path), today, monkeypatch) as played:
+            yield played
+
+
+@contextmanager
+def staged(application_url: str, dagster_url: str, dagster_home: str, today: date, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     with running_emulator(EmulatorConfig()) as emulator:
         environment = {
-            "DAGSTER_HOME": str(tmp_path),
+            "DAGSTER_HOME": dagster_home,
             "ZQYY_DATABASE_URL": application_url,
             "ZQYY_DAGSTER_DATABASE_URL": dagster_url,
-            "ZQYY_DAGSTER_STORAGE_URL": dagster_url.replace("postgresql://", "postgresql+psycopg2://"),
+            "ZQYY_DAGSTER_STORAGE_URL": storage_url(dagster_url),
             "DASHSCOPE_API_KEY": "emulator",
             "DASHSCOPE_HTTP_BASE_URL": emulator.base_url,
             "ZQYY_APP_ID_2_FINANCE": "emulator-app2-finance",
@@ -55,5 +105,4 @@ def stage(make_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         with Database(application_url, max_connections=2) as database, dg.DagsterInstance.get() as instance:
-            instance.add_dynamic_partitions(SITE_PARTITIONS_NAME, [str(site) for site in SITES])
-            yield Stage(instance, database, emulator, environment, business_date)
+            yield Stage(instance, database, emulator, environment, today)

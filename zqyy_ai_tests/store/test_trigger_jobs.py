@@ -8,7 +8,7 @@ from psycopg import sql
 from zqyy_ai.domain.events import EventType
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.store import leases, trigger_jobs
-from zqyy_ai.store.database import Connection, Database
+from zqyy_ai.store.database import Connection, Database, database_now
 from zqyy_ai.store.events import WORK_CHANNEL
 from zqyy_ai.store.trigger_jobs import NewJob, TriggerJob
 
@@ -18,9 +18,18 @@ SITE, WORKER = 1001, uuid4()
 MINUTE, OVER = timedelta(minutes=1), timedelta(seconds=-1)
 
 
+@pytest.fixture(autouse=True)
+def two_sites(connection: Connection) -> None:
+    connection.execute("INSERT INTO biz.sites (site_id) VALUES (1001), (1002)")
+
+
 def dws_job(*, site_id: int = SITE, business_date: date = TODAY, mode: str = "live", **more: Any) -> NewJob:
     key = f"dws_completed|{site_id}|-|{business_date}|{mode}"
     return NewJob(EventType.DWS_COMPLETED, site_id, business_date, key, "app2", {"site_id": site_id}, **more)
+
+
+def regenerating_job() -> NewJob:
+    return NewJob(EventType.DWS_COMPLETED, SITE, TODAY, f"dws_completed|{SITE}|-|{TODAY}|live", "app2", {"regenerate": True})
 
 
 def claim(
@@ -185,6 +194,33 @@ def test_a_run_is_asked_for_once_a_minute_until_the_job_is_claimed(database: Dat
     assert trigger_jobs.sites_wanting_a_run(connection) == []
     connection.execute("UPDATE biz.ai_trigger_jobs SET run_requested_at = run_requested_at - interval '61 seconds' WHERE site_id = 1002")
     assert trigger_jobs.sites_wanting_a_run(connection) == [1002]
+
+
+def test_no_run_is_asked_for_a_site_that_was_closed_meanwhile(connection: Connection) -> None:
+    trigger_jobs.add(connection, dws_job())
+    trigger_jobs.add(connection, dws_job(site_id=1002))
+    connection.execute("UPDATE biz.sites SET is_active = false WHERE site_id = 1001")
+    assert trigger_jobs.sites_wanting_a_run(connection) == [1002]
+
+
+def test_a_whole_run_finishes_the_jobs_that_waited_before_it_read_the_data(connection: Connection) -> None:
+    done, waited, regenerate = (trigger_jobs.add(connection, job) for job in (dws_job(), dws_job(), regenerating_job()))
+    other_site = trigger_jobs.add(connection, dws_job(site_id=1002))
+    data_read_at = database_now(connection)
+    too_late = trigger_jobs.add(connection, dws_job())
+    connection.execute("UPDATE biz.ai_trigger_jobs SET is_forced = true WHERE id = %s", [done])
+    connection.execute("UPDATE biz.ai_trigger_jobs SET status = 'running', fencing_token = 1 WHERE id = %s", [done])
+    job = trigger_jobs.get(connection, done)
+    assert job is not None
+    assert trigger_jobs.finish_covered(connection, job, data_read_at) == [waited]
+    covered = trigger_jobs.get(connection, waited)
+    assert covered is not None
+    assert (covered.status, covered.payload["done_by_job"]) == (JobStatus.COMPLETED, done)
+    assert {row["id"] for row in connection.execute("SELECT id FROM biz.ai_trigger_jobs WHERE status = 'pending'")} == {
+        regenerate,
+        other_site,
+        too_late,
+    }
 
 
 def test_the_job_of_a_persons_run_is_running_from_the_start(connection: Connection) -> None:

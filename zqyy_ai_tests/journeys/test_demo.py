@@ -1,0 +1,22 @@
+"""The demo, as a newcomer runs it."""
+
+import pytest
+
+from zqyy_ai.devkit.demo import SAMPLE_TARGETS
+from zqyy_ai_tests.journeys.stack import Home
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]
+
+
+def test_the_demo_prewarms_a_site_shows_what_came_out_and_leaves_no_process_behind(home: Home) -> None:
+    demo = home.run("demo", timeout_seconds=280, ONCE="1")
+
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert home.processes() == []
+    assert "72 / 72" in demo.stdout
+    for target in SAMPLE_TARGETS:
+        assert f"│ {target}" in demo.stdout
+    dagster, emulator = (f"http://127.0.0.1:{home.environment[port]}/" for port in ("ZQYY_DAGSTER_PORT", "ZQYY_EMULATOR_PORT"))
+    assert f"{dagster}runs/" in demo.stdout
+    assert emulator in demo.stdout
+    assert demo.stderr == ""
