@@ -9,7 +9,7 @@ brings all business data; the windows' prompts are computed from it while the fi
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -22,6 +22,7 @@ from zqyy_ai.domain.events import APP_CHAINS, EventType
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey, earliest_day
 from zqyy_ai.engine.assembly import Engine
+from zqyy_ai.engine.recovery import recover_dead_run
 from zqyy_ai.engine.step import StepRequest, StepResult, StepStatus
 from zqyy_ai.prompts.finance import FinancePrompts
 from zqyy_ai.store import cache, sites, trigger_jobs
@@ -82,13 +83,16 @@ class PrewarmRun:
         asked_by_sensor: bool = False,
         regenerate: bool = False,
         only_missing: bool = False,
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`is_cancelled` is asked when the run is interrupted: a person's wish ends the job, a restart leaves it to the next run."""
         self._engine = engine
         self._windows = windows
         self._run_id = run_id
         self._asked_by_sensor = asked_by_sensor
         self._regenerate = regenerate
         self._only_missing = only_missing
+        self._is_cancelled = is_cancelled
         self._counts = _Counts(total=len(windows))
         self._progress_shown_at = 0.0
         self._data_read_at: datetime | None = None
@@ -112,9 +116,15 @@ class PrewarmRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.job is not None:
-            self._show_progress(self.job, at_once=True)
+        if self.job is None:
+            return
+        self._show_progress(self.job, at_once=True)
+        if error is None or isinstance(error, Exception) or self._is_cancelled():
             self._end_job(self.job, error)
+        else:
+            # The process is told to stop: a restart or a deployment. What it holds is put right as after a kill, only at once.
+            settings = self._engine.settings
+            recover_dead_run(self._engine.database, self._engine.guards.budget, self._run_id, max_attempts=settings.job_max_attempts)
 
     def outcomes(self) -> Iterator[WindowOutcome]:
         """Each window's outcome as soon as it is known. Leaving early lets running calls end and be written, and starts no new one."""
@@ -199,7 +209,8 @@ class PrewarmRun:
         with self._engine.database.transaction() as connection:
             if error is not None:
                 status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
-                trigger_jobs.finish(connection, job, status, f"运行中断:{type(error).__name__}: {error}")
+                why = f"运行中断:{type(error).__name__}: {error}" if isinstance(error, Exception) else "运行被取消"
+                trigger_jobs.finish(connection, job, status, why)
             elif not counts.bad:
                 trigger_jobs.finish(connection, job, JobStatus.COMPLETED)
                 if self._data_read_at is not None and self._is_whole(job):

@@ -101,6 +101,7 @@ def _prewarm_site(
         asked_by_sensor=context.run_tags.get(ASKED_BY_TAG) == SENSOR,
         regenerate=config.regenerate,
         only_missing=config.only_missing,
+        is_cancelled=lambda: _is_cancelled(context),
     )
     with prewarm:
         if prewarm.job is None:
@@ -116,6 +117,12 @@ def _prewarm_site(
                 bad.append(outcome)
                 context.log.error("%s 失败:%s: %s(run_log %s)", key, result.error_code, result.error_message, result.run_log_id)
             yield from _check_evaluations(key, result)
+
+
+def _is_cancelled(context: dg.AssetExecutionContext) -> bool:
+    """Whether a person ended this run, as against its process being told to stop."""
+    run = context.instance.get_run_by_id(context.run_id)
+    return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
 def _check_evaluations(key: str, result: StepResult) -> Iterator[dg.AssetCheckEvaluation]:

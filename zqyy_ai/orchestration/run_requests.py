@@ -3,6 +3,8 @@
 No run keys: a key once used silently blocks the second attempt for ever. The state of the rows decides instead.
 """
 
+from datetime import timedelta
+
 import dagster as dg
 from dagster import DagsterInstance
 
@@ -38,6 +40,22 @@ def runs_wanted(database: Database, instance: DagsterInstance, clock: Clock) -> 
         marked = trigger_jobs.mark_run_requested(connection, free)
     instance.add_dynamic_partitions(SITE_PARTITIONS_NAME, [str(site_id) for site_id in sorted(marked)])
     return [_range_run(site_id) for site_id in sorted(marked)]
+
+
+def end_abandoned_runs(database: Database, instance: DagsterInstance, *, lease: timedelta) -> list[str]:
+    """Reports runs as failed whose job has left them for longer than a lease; returns their ids.
+
+    Where a run's process and the code server died together, Dagster takes the run for alive, and no other run of the site would start.
+    """
+    started = instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={ASKED_BY_TAG: SENSOR}))
+    if not started:
+        return []
+    with database.autocommit() as connection:
+        abandoned = trigger_jobs.runs_left_by_their_job(connection, (run.run_id for run in started), lease)
+    for run in started:
+        if run.run_id in abandoned:
+            instance.report_run_failed(run, "执行进程已不存在(租约过期);任务已由 biz.ai_trigger_jobs 收回")
+    return sorted(abandoned)
 
 
 def _sites_under_way(instance: DagsterInstance) -> set[int]:

@@ -1,6 +1,7 @@
 """Sensors: events become jobs, jobs become runs, and what died is put right. No sensor does work of its own."""
 
 import time
+from datetime import timedelta
 
 import dagster as dg
 
@@ -12,7 +13,7 @@ from zqyy_ai.engine.recovery import recover_dead_run, recover_lost_leases
 from zqyy_ai.orchestration.jobs import prewarm_site
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME
 from zqyy_ai.orchestration.resources import DatabaseResource
-from zqyy_ai.orchestration.run_requests import runs_wanted
+from zqyy_ai.orchestration.run_requests import end_abandoned_runs, runs_wanted
 from zqyy_ai.store import sites
 from zqyy_ai.store.database import Database
 from zqyy_ai.store.events import WORK_CHANNEL
@@ -76,10 +77,11 @@ def etl_completed(context: dg.SensorEvaluationContext, database: DatabaseResourc
     jobs=[prewarm_site],
     description="收回中断进程留下的任务、租约与预算预留:重新排队,或在多次中断后放弃并告警。",
 )
-def reaper(database: DatabaseResource) -> dg.SkipReason:
+def reaper(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
     settings = database.settings()
     with database.open() as opened:
         found = recover_lost_leases(opened, build_budget_guard(settings), max_attempts=settings.job_max_attempts)
+        end_abandoned_runs(opened, context.instance, lease=timedelta(seconds=settings.lease_seconds))
     return dg.SkipReason("没有中断的任务" if found.is_nothing else str(found))
 
 

@@ -227,6 +227,12 @@ def give_up_lost(connection: Connection, *, max_attempts: int, dead_run_id: str 
     return jobs
 
 
+def runs_left_by_their_job(connection: Connection, run_ids: Iterable[str], lease: timedelta) -> set[str]:
+    """Those of the runs whose job is no longer running, and has not moved for longer than a lease."""
+    rows = connection.execute(named_queries("trigger_jobs")["runs_left"], {"run_ids": list(run_ids), "lease": lease})
+    return {row["run_id"] for row in rows}
+
+
 def prewarmed_sites(connection: Connection, site_ids: Iterable[int], business_date: date) -> set[int]:
     """Those of the sites that have a finished-load job of that date which is pending, running or completed."""
     rows = connection.execute(

@@ -3,13 +3,14 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from zqyy_ai.devkit import demo_data
+from zqyy_ai.devkit.emulator import running_emulator
 from zqyy_ai.domain.business_clock import HandClock
 from zqyy_ai.domain.errors import InvalidRequest, SourceContractError
 from zqyy_ai.domain.jobs import JobStatus
@@ -21,6 +22,7 @@ from zqyy_ai.engine.step import StepStatus
 from zqyy_ai.store import events, trigger_jobs
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.trigger_jobs import TriggerJob
+from zqyy_ai_tests.conftest import fresh_database, template_database
 from zqyy_ai_tests.engine.workbench import (
     NOW,
     TODAY,
@@ -43,12 +45,23 @@ ONE_WINDOW = [WindowKey(TimeDimension.THIS_MONTH, Area.VIP)]
 RUN_NUMBERS = itertools.count(1)
 
 
+def fill(database_url: str) -> None:
+    """Three demo sites from 1001, loaded up to yesterday, the third without KTV; and the snapshot of a first prewarm of site 1001."""
+    demo_data.fill(database_url, sites=3, days=400, until=TODAY - timedelta(days=1))
+    with Database(database_url) as database, running_emulator() as running:
+        remember(database)
+        with closing(EmulatorControl(running)) as emulator, engine_on(database, emulator) as engine:
+            fire_load(engine)
+            assert statuses(prewarm(engine, asked_by_sensor=True)) == {StepStatus.ANSWERED: 72}
+            assert emulator.posts_by_app_id == {"id-finance": 8, "id-finance-area": 64}
+        remember(database, "prewarmed")
+
+
 @pytest.fixture(scope="module")
-def module_database(module_database_url: str) -> Iterator[Database]:
-    """Three demo sites from 1001, loaded up to yesterday; the third has no KTV."""
-    demo_data.fill(module_database_url, sites=3, days=400, until=TODAY - timedelta(days=1))
-    with Database(module_database_url, max_connections=16) as opened:
-        remember(opened)
+def module_database(server_url: str, migrated_template: str) -> Iterator[Database]:
+    """Filled once for all workers."""
+    template = template_database(server_url, "zqyy_prewarmed", fill, source=migrated_template)
+    with fresh_database(server_url, template) as url, Database(url, max_connections=16) as opened:
         yield opened
 
 
@@ -76,32 +89,12 @@ def job_of(connection: Connection, job_id: int) -> TriggerJob:
     return job
 
 
-@dataclass(frozen=True)
-class Prewarmed:
-    """Site 1001 after its first finished load of the day."""
-
-    outcomes: list[WindowOutcome]
-    job_id: int
-    posts_by_app_id: dict[str, int]
-
-
-@pytest.fixture(scope="module")
-def first_prewarm(module_database: Database, module_emulator: EmulatorControl) -> Prewarmed:
-    """Made once: 72 calls take more than a second."""
-    restore(module_database)
-    module_emulator.reset()
-    with engine_on(module_database, module_emulator) as engine:
-        job_id = fire_load(engine)
-        made = Prewarmed(prewarm(engine, asked_by_sensor=True), job_id, module_emulator.posts_by_app_id)
-    remember(module_database, "prewarmed")
-    return made
-
-
 @pytest.fixture
-def prewarmed(first_prewarm: Prewarmed, database: Database, emulator: EmulatorControl) -> Prewarmed:
-    """All 72 windows of site 1001 are answered; the emulator has forgotten how."""
+def prewarmed(database: Database, emulator: EmulatorControl) -> int:
+    """All 72 windows of site 1001 are answered for a finished load, under this job."""
     restore(database, "prewarmed")
-    return first_prewarm
+    with database.autocommit() as connection:
+        return int(jobs(connection)[0]["id"])
 
 
 def lose_answers_of_the_whole_site(connection: Connection) -> None:
@@ -112,33 +105,31 @@ def lose_answers_of_the_whole_site(connection: Connection) -> None:
 # The whole site
 
 
-def test_a_finished_load_fills_all_72_windows(prewarmed: Prewarmed, connection: Connection) -> None:
-    assert {outcome.window for outcome in prewarmed.outcomes} == set(WINDOW_KEYS)
-    assert statuses(prewarmed.outcomes) == {StepStatus.ANSWERED: 72}
-    assert prewarmed.posts_by_app_id == {"id-finance": 8, "id-finance-area": 64}
+def test_a_finished_load_fills_all_72_windows_with_a_call_each(prewarmed: int, connection: Connection) -> None:
     rows = cached(connection)
     assert {(row["cache_type"], row["target_id"]) for row in rows} == {
         ("app2_finance" if window.area is Area.ALL else "app2a_finance_area", str(window)) for window in WINDOW_KEYS
     }
     assert len(rows) == 72
     assert all(row["status"] == "valid" and row["site_id"] == 1001 and row["triggered_by"] == "dws_completed" for row in rows)
-    assert {(log["trigger_job_id"], log["trigger_type"]) for log in logs(connection)} == {(prewarmed.job_id, "event")}
-    job = job_of(connection, prewarmed.job_id)
+    assert {(log["status"], log["trigger_job_id"], log["trigger_type"]) for log in logs(connection)} == {("success", prewarmed, "event")}
+    assert Counter(log["app_type"] for log in logs(connection)) == {"app2_finance": 8, "app2a_finance_area": 64}
+    job = job_of(connection, prewarmed)
     assert (job.status, job.attempt, job.error_message) == (JobStatus.COMPLETED, 1, None)
     tokens = sum(log["tokens_used"] for log in logs(connection))
     assert job.progress == {"total": 72, "done": 72, "reused": 0, "failed": 0, "calls": 72, "tokens": tokens}
     assert held_rows(connection) == 0
 
 
-def test_a_second_load_of_equal_data_calls_for_none(
-    prewarmed: Prewarmed, engine: Engine, connection: Connection, emulator: EmulatorControl
+def test_later_loads_of_equal_data_call_for_none_and_one_run_does_the_work_of_all_that_waited(
+    prewarmed: int, engine: Engine, connection: Connection, emulator: EmulatorControl
 ) -> None:
-    second = fire_load(engine)
-    assert second != prewarmed.job_id
+    forced, plain = fire_load(engine, is_forced=True), fire_load(engine)
+    assert len({prewarmed, forced, plain}) == 3
     assert statuses(prewarm(engine, asked_by_sensor=True)) == {StepStatus.REUSED: 72}
     assert (emulator.posts, len(cached(connection))) == (0, 72)
-    job = job_of(connection, second)
-    assert (job.status, job.progress["reused"], job.progress["calls"]) == (JobStatus.COMPLETED, 72, 0)
+    assert [job_of(connection, job_id).status for job_id in (forced, plain)] == [JobStatus.COMPLETED] * 2
+    assert (job_of(connection, forced).progress["reused"], job_of(connection, forced).progress["calls"]) == (72, 0)
 
 
 def test_the_next_day_complete_periods_are_reused_and_only_running_ones_called_for(engine: Engine, connection: Connection) -> None:
@@ -168,7 +159,7 @@ def test_an_area_that_a_site_does_not_have_gets_its_fixed_answer(engine: Engine,
 
 
 def test_windows_that_failed_for_good_make_the_job_partial_and_a_rerun_calls_for_those_alone(
-    prewarmed: Prewarmed, engine: Engine, connection: Connection, emulator: EmulatorControl
+    prewarmed: int, engine: Engine, connection: Connection, emulator: EmulatorControl
 ) -> None:
     lose_answers_of_the_whole_site(connection)
     emulator.plan({"kind": "data_inspection", "app": "app2_finance"})
@@ -198,7 +189,7 @@ def test_a_job_of_which_nothing_came_has_failed(engine: Engine, connection: Conn
 
 
 def test_what_time_cures_sends_the_job_back_without_spending_an_attempt(
-    prewarmed: Prewarmed, make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
+    prewarmed: int, make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
 ) -> None:
     lose_answers_of_the_whole_site(connection)
     engine = make_engine(ZQYY_GUARD_WAIT_SECONDS="1")
@@ -215,20 +206,21 @@ def test_what_time_cures_sends_the_job_back_without_spending_an_attempt(
     connection.execute("UPDATE biz.ai_rate_limits SET theoretical_arrival_at = clock_timestamp()")
     assert statuses(prewarm(engine, asked_by_sensor=True)) == {StepStatus.ANSWERED: 8, StepStatus.REUSED: 64}
     assert job_of(connection, job_id).status is JobStatus.COMPLETED
-    assert [job["id"] for job in jobs(connection)] == [prewarmed.job_id, job_id]
+    assert [job["id"] for job in jobs(connection)] == [prewarmed, job_id]
 
 
 def test_a_spent_budget_ends_the_job_as_partial_and_does_not_send_it_round(
     make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
 ) -> None:
     engine = make_engine(ZQYY_DAILY_TOKEN_LIMIT="60000")
-    job_id = fire_load(engine)
+    job_id = fire_load(engine, source="schedule")
     outcomes = prewarm(engine)
     assert set(statuses(outcomes)) == {StepStatus.ANSWERED, StepStatus.REFUSED}
     job = job_of(connection, job_id)
     assert (job.status, job.progress["failed"]) == (JobStatus.PARTIAL, statuses(outcomes)[StepStatus.REFUSED])
     assert "budget_exceeded:daily" in (job.error_message or "")
     assert emulator.posts == statuses(outcomes)[StepStatus.ANSWERED]
+    assert {log["trigger_type"] for log in logs(connection)} == {"cron"}
 
 
 # What is asked for
@@ -251,21 +243,23 @@ def test_with_only_missing_windows_that_are_still_valid_are_left_alone(
     ]
 
 
-def test_a_job_can_ask_for_missing_windows_alone(
-    prewarmed: Prewarmed, engine: Engine, connection: Connection, emulator: EmulatorControl
+def test_a_job_for_missing_windows_alone_leaves_the_others_and_does_not_stand_for_a_load_that_waits(
+    prewarmed: int, engine: Engine, connection: Connection, emulator: EmulatorControl
 ) -> None:
+    """It leaves valid answers as they are, whatever data they were made from."""
     lose_answers_of_the_whole_site(connection)
     connection.execute("UPDATE biz.ai_cache SET input_hash = 'older data'")
-    fire_load(engine, only_missing=True, is_forced=True)
+    missing, load = fire_load(engine, only_missing=True, is_forced=True), fire_load(engine)
     assert statuses(prewarm(engine)) == {StepStatus.ANSWERED: 8, StepStatus.REUSED: 64}
     assert emulator.posts == 8
+    assert [job_of(connection, job_id).status for job_id in (missing, load)] == [JobStatus.COMPLETED, JobStatus.PENDING]
 
 
-def test_a_job_can_ask_for_answers_made_anew(prewarmed: Prewarmed, make_engine: EngineMaker, connection: Connection) -> None:
+def test_a_job_can_ask_for_answers_made_anew(prewarmed: int, make_engine: EngineMaker, connection: Connection) -> None:
     poor = make_engine(ZQYY_DAILY_TOKEN_LIMIT="1")
     job_id = fire_load(poor, regenerate=True, is_forced=True)
     assert statuses(prewarm(poor)) == {StepStatus.REFUSED: 72}, "none is reused, and there is no money for new ones"
-    assert job_of(connection, job_id).regenerate
+    assert {log["trigger_type"] for log in logs(connection) if log["trigger_job_id"] == job_id} == {"manual"}
 
 
 def test_one_window_that_a_person_asks_for_is_a_job_of_one_application(engine: Engine, connection: Connection) -> None:
@@ -292,14 +286,6 @@ def test_a_person_may_have_a_window_made_anew(engine: Engine, emulator: Emulator
     assert statuses(prewarm(engine, ONE_WINDOW)) == {StepStatus.REUSED: 1}
     assert statuses(prewarm(engine, ONE_WINDOW, regenerate=True)) == {StepStatus.ANSWERED: 1}
     assert emulator.posts == 2
-
-
-@pytest.mark.parametrize(("payload", "trigger_type"), [({"source": "schedule"}, "cron"), ({"source": "cli", "is_forced": True}, "manual")])
-def test_the_logs_say_who_asked(make_engine: EngineMaker, connection: Connection, payload: dict[str, Any], trigger_type: str) -> None:
-    engine = make_engine(ZQYY_DAILY_TOKEN_LIMIT="1")
-    fire_load(engine, **payload)
-    prewarm(engine)
-    assert {log["trigger_type"] for log in logs(connection)} == {trigger_type}
 
 
 def test_an_unknown_and_a_closed_site_are_refused_before_a_job_is_written(engine: Engine, connection: Connection) -> None:
@@ -343,13 +329,24 @@ def test_a_job_of_a_past_business_date_is_superseded(engine: Engine, connection:
     assert emulator.posts == 0
 
 
-def test_leaving_early_ends_the_job_with_what_was_done(engine: Engine, connection: Connection, emulator: EmulatorControl) -> None:
-    with pytest.raises(KeyboardInterrupt), PrewarmRun(engine, 1001, WHOLE_SITE, run_id="run-a") as run:
+def test_a_run_that_a_person_cancels_ends_its_job_with_what_was_done(engine: Engine, connection: Connection) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        PrewarmRun(engine, 1001, WHOLE_SITE, run_id="run-a", is_cancelled=lambda: True) as run,
+    ):
         for _ in run.outcomes():
             raise KeyboardInterrupt
     [job] = jobs(connection)
-    assert (job["status"], job["progress"]["done"]) == ("partial", 1)
-    assert job["error_message"].startswith("运行中断:KeyboardInterrupt")
+    assert (job["status"], job["error_message"], job["progress"]["done"]) == ("partial", "运行被取消", 1)
+    assert held_rows(connection) == 0
+
+
+def test_a_run_that_a_restart_interrupts_leaves_its_job_to_the_next_run(engine: Engine, connection: Connection) -> None:
+    job_id = fire_load(engine)
+    with pytest.raises(KeyboardInterrupt), PrewarmRun(engine, 1001, ALL_WINDOWS, run_id="run-a"):
+        raise KeyboardInterrupt
+    job = job_of(connection, job_id)
+    assert (job.status, job.attempt) == (JobStatus.PENDING, 1)
     assert held_rows(connection) == 0
 
 
@@ -366,12 +363,10 @@ def test_business_data_that_cannot_be_read_fails_the_job_with_the_reason(engine:
     assert "finance_daily" in (job.error_message or "")
 
 
-def test_a_run_whose_job_was_given_to_another_cannot_end_it(make_engine: EngineMaker, connection: Connection) -> None:
-    engine = make_engine(ZQYY_DAILY_TOKEN_LIMIT="1")
+def test_a_run_whose_job_was_given_to_another_cannot_end_it(engine: Engine, connection: Connection) -> None:
     job_id = fire_load(engine)
-    with PrewarmRun(engine, 1001, ALL_WINDOWS, run_id="run-a") as zombie:
+    with PrewarmRun(engine, 1001, ALL_WINDOWS, run_id="run-a"):
         trigger_jobs.give_up_lost(connection, max_attempts=3, dead_run_id="run-a")
-        list(zombie.outcomes())
     assert job_of(connection, job_id).status is JobStatus.PENDING
 
 
@@ -382,24 +377,3 @@ def test_a_stopping_process_sends_its_job_back(engine: Engine, connection: Conne
     job = job_of(connection, job_id)
     assert (job.status, job.attempt, emulator.posts) == (JobStatus.PENDING, 0, 0)
     assert alerts(connection) == []
-
-
-# Jobs that wait behind one
-
-
-def test_a_whole_run_does_the_work_of_those_that_waited_before_it_read_the_data(
-    prewarmed: Prewarmed, engine: Engine, connection: Connection
-) -> None:
-    forced, plain = fire_load(engine, is_forced=True), fire_load(engine)
-    prewarm(engine)
-    assert [job_of(connection, job_id).status for job_id in (forced, plain)] == [JobStatus.COMPLETED] * 2
-
-
-def test_a_run_for_missing_windows_alone_does_not_stand_for_a_load_that_came_before_it(
-    prewarmed: Prewarmed, engine: Engine, connection: Connection
-) -> None:
-    """It leaves valid windows as they are, made from older data or not."""
-    lose_answers_of_the_whole_site(connection)
-    missing, load = fire_load(engine, is_forced=True, only_missing=True), fire_load(engine)
-    prewarm(engine)
-    assert [job_of(connection, job_id).status for job_id in (missing, load)] == [JobStatus.COMPLETED, JobStatus.PENDING]

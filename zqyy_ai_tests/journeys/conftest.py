@@ -1,4 +1,4 @@
-"""The stack that the journeys of one module share. Each journey has a site of its own, which is open only while it lasts."""
+"""The stack that the journeys share. Each journey has a site of its own, which is open only while it lasts."""
 
 import json
 import shutil
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from zqyy_ai.devkit.watchdog import processes_with_marker
 from zqyy_ai.domain.business_clock import SystemClock, business_date_at
@@ -28,7 +29,7 @@ def home() -> Iterator[Home]:
         shutil.rmtree(fresh.folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def served_stack() -> Iterator[Stack]:
     # More calls than a site may make in a minute, fewer at once than windows: a prewarm can be caught in its middle.
     home = Home.make(ZQYY_SITE_CALLS_BURST="1000", ZQYY_LLM_CONCURRENCY="12")
@@ -51,7 +52,7 @@ def stack(served_stack: Stack) -> Iterator[Stack]:
     served_stack.plan_faults()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def closed_sites() -> Iterator[int]:
     """Numbers of the sites that no journey has used. Every third site of the demo has no KTV, and so fewer than 72 windows with data."""
     return iter([1001 + index for index in range(SITES) if index % 3 != 2])
@@ -72,7 +73,7 @@ def fill_warehouse(stack: Stack) -> None:
     until = business_date_at(SystemClock().now()).isoformat()
     filled = stack.run("demo-data", "--sites", str(SITES), "--until", until)
     assert filled.returncode == 0, filled.stderr
-    with psycopg.connect(stack.database_url) as connection:
+    with psycopg.connect(stack.database_url, row_factory=dict_row) as connection:
         # Under the intake's lock no tick is between finding these loads and refusing them.
         lock_intake(connection)
         connection.execute("UPDATE demo_dws.etl_runs SET finished_at = finished_at - interval '30 days'")

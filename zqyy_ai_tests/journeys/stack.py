@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -114,7 +113,7 @@ class Stack:
         """Returns when the stack says that it is ready."""
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
-                [*COMMAND, "dev"],
+                [*COMMAND, "dev", "--stop-with-parent"],
                 env=self.home.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -152,8 +151,8 @@ class Stack:
         self._process.wait()
         self._process = None
 
-    def run(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        return self.home.run(*arguments, **settings)
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.home.run(*arguments)
 
     # The database.
 
@@ -209,6 +208,9 @@ class Stack:
         data: dict[str, Any] = answer["data"]
         return data
 
+    def runs_of_backfill(self, backfill_id: str) -> list[dict[str, Any]]:
+        return self.runs_with({"dagster/backfill": backfill_id})
+
     def runs(self, site_id: int) -> list[dict[str, Any]]:
         """The site's runs that a sensor or the schedule asked for, newest first."""
         return self.runs_with({"zqyy/site_id": str(site_id)})
@@ -219,9 +221,7 @@ class Stack:
 
     def wait_for_run(self, site_id: int, run_status: str, *, seconds: float = 60) -> dict[str, Any]:
         """The site's newest run, as soon as it has this status: a job ends a moment before its run does."""
-        eventually(
-            lambda: [run["status"] for run in self.runs(site_id)][:1] == [run_status], seconds=seconds, every_seconds=POLL_SECONDS
-        )
+        eventually(lambda: [run["status"] for run in self.runs(site_id)][:1] == [run_status], seconds=seconds, every_seconds=POLL_SECONDS)
         return self.runs(site_id)[0]
 
     def partitions(self, site_id: int) -> PartitionStatuses:
@@ -265,6 +265,10 @@ class Stack:
 ALL_WINDOWS = frozenset(str(window) for window in WINDOW_KEYS)
 
 
+def partition_keys(site_id: int) -> list[str]:
+    return [f"{site_id}|{window}" for window in WINDOW_KEYS]
+
+
 def free_ports() -> dict[str, str]:
     """Ports that nobody listens on; all are taken before the first is given back, so that they differ."""
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in PORT_NAMES]
@@ -289,7 +293,6 @@ def await_nobody(home: Home, *, seconds: float) -> float:
     except AssertionError:
         raise AssertionError(f"still alive after {seconds} s: {home.processes()}") from None
     return time.monotonic() - started
-
 
 
 def _ask(request: urllib.request.Request) -> Any:

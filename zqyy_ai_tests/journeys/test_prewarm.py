@@ -1,4 +1,4 @@
-"""Prewarms on a running stack: asked for, failing in part, killed in the middle, started by Dagster's own doors and by themselves."""
+"""Prewarms that a person asks for on a running stack: they succeed, fail in part, are killed in the middle, are cancelled."""
 
 import os
 import signal
@@ -6,9 +6,8 @@ import time
 
 import pytest
 
-from zqyy_ai.domain.windows import WINDOW_KEYS
 from zqyy_ai_tests.devkit.waiting import eventually
-from zqyy_ai_tests.journeys.stack import ALL_WINDOWS, POLL_SECONDS, Stack
+from zqyy_ai_tests.journeys.stack import ALL_WINDOWS, POLL_SECONDS, Stack, partition_keys
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]
 
@@ -19,13 +18,7 @@ BAD_WINDOWS = {
     "this_quarter__all": '"区域":"全店","时间维度":"本季度"',
 }
 MOST_RECOVERY_SECONDS = 60.0
-# A finished load is looked for every 30 s, the cron each minute from the one after the edit on.
-MOST_LOAD_SECONDS = 60.0
-MOST_CRON_SECONDS = 130.0
-
-
-def keys(site_id: int) -> list[str]:
-    return [f"{site_id}|{window}" for window in WINDOW_KEYS]
+TERMINATE = "mutation($runs: [String!]!) { terminateRuns(runIds: $runs) { __typename } }"
 
 
 def test_a_prewarm_from_the_command_line_is_a_dagster_run_and_a_second_one_costs_nothing(stack: Stack, site: int) -> None:
@@ -37,11 +30,11 @@ def test_a_prewarm_from_the_command_line_is_a_dagster_run_and_a_second_one_costs
     assert "72 / 72" in first.stdout
     assert stack.emulator_counts()["answered"] - before["answered"] == stack.answers_written(site) == 72
     run = stack.wait_for_run(site, "SUCCESS")
-    assert run["tags"]["dagster/asset_partition_range_start"] == keys(site)[0]
-    assert run["tags"]["dagster/asset_partition_range_end"] == keys(site)[-1]
+    assert run["tags"]["dagster/asset_partition_range_start"] == partition_keys(site)[0]
+    assert run["tags"]["dagster/asset_partition_range_end"] == partition_keys(site)[-1]
     assert stack.partitions(site).materialised == ALL_WINDOWS
     for check in ("answer_validates", "not_stale"):
-        assert {stack.check_status(check, key) for key in keys(site)[::17]} == {"SUCCEEDED"}
+        assert {stack.check_status(check, key) for key in partition_keys(site)[::17]} == {"SUCCEEDED"}
     (job,) = stack.jobs(site)
     assert (job["status"], job["run_id"]) == ("completed", run["runId"])
 
@@ -114,3 +107,19 @@ def test_a_prewarm_whose_process_is_killed_completes_by_itself_and_pays_for_no_w
     assert stack.count("SELECT count(*) FROM biz.ai_step_claims WHERE site_id = %s", site) == 0
     assert stack.count("SELECT count(*) FROM biz.ai_call_slots WHERE token IS NOT NULL") == 0
     assert stack.count("SELECT count(*) FROM biz.ai_run_logs WHERE site_id = %s AND status IN ('pending', 'running')", site) == 0
+
+
+def test_a_prewarm_that_a_person_cancels_in_dagster_is_not_taken_up_again(stack: Stack, site: int) -> None:
+    stack.plan_faults(latency_seconds=1.0)
+    stack.request_prewarm(site)
+    eventually(lambda: stack.answers_written(site) >= 12, seconds=90, every_seconds=POLL_SECONDS)
+
+    stack.graphql(TERMINATE, runs=[stack.runs(site)[0]["runId"]])
+
+    stack.wait_for_run(site, "CANCELED")
+    job = stack.jobs(site)[-1]
+    assert (job["status"], job["error_message"]) == ("partial", "运行被取消")
+    # The calls that were under way have ended, and their answers are kept.
+    assert stack.emulator_counts()["in_flight"] == 0
+    assert stack.answers_written(site) >= 12
+    assert len(stack.runs(site)) == len(stack.jobs(site)) == 1

@@ -1,6 +1,7 @@
 """Sensors and the schedule, evaluated as the daemon does, on real tables."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import dagster as dg
 
@@ -11,6 +12,7 @@ from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME, range_of_site
 from zqyy_ai.orchestration.resources import DatabaseResource
 from zqyy_ai.orchestration.run_requests import runs_wanted
 from zqyy_ai.orchestration.schedules import ai_dws_prewarm
+from zqyy_ai.store import trigger_jobs
 from zqyy_ai_tests.orchestration.conftest import SITES, Stage
 
 
@@ -79,6 +81,60 @@ def test_no_run_is_asked_for_while_one_of_the_site_is_under_way(stage: Stage) ->
     request_prewarm(stage.database, 1001)
 
     assert runs_wanted(stage.database, stage.instance, SystemClock()) == []
+
+
+def claimed_by_a_run(stage: Stage, *, seconds_ago: int) -> dg.DagsterRun:
+    """A run that Dagster takes for alive, and the job that it claimed; both have not moved since."""
+    request_prewarm(stage.database, 1001)
+    (wanted,) = runs_wanted(stage.database, stage.instance, SystemClock())
+    run = stage.instance.create_run_for_job(
+        job_def=dg.JobDefinition(name="stand_in", graph_def=dg.GraphDefinition(name="stand_in")),
+        tags=dict(wanted.tags),
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    ago = timedelta(seconds=seconds_ago)
+    with stage.database.autocommit() as connection:
+        trigger_jobs.claim_dws_job(connection, 1001, run_id=run.run_id, worker_id=uuid4(), lease=timedelta(seconds=2))
+        connection.execute(
+            "UPDATE biz.ai_trigger_jobs SET progress_at = progress_at - %(ago)s, lease_expires_at = lease_expires_at - %(ago)s",
+            {"ago": ago},
+        )
+    return run
+
+
+def status_of(stage: Stage, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    found = stage.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
+
+
+def test_a_run_that_died_with_its_code_server_is_ended_and_its_job_asked_for_again(stage: Stage) -> None:
+    """Dagster would take it for alive until its longest runtime, and no other run of the site would start."""
+    run = claimed_by_a_run(stage, seconds_ago=60)
+
+    sensors.reaper(sensor_context(stage, sensors.reaper))
+
+    assert status_of(stage, run) is dg.DagsterRunStatus.FAILURE
+    assert len(runs_wanted(stage.database, stage.instance, SystemClock())) == 1
+
+
+def test_a_run_whose_lease_holds_is_left_alone(stage: Stage) -> None:
+    run = claimed_by_a_run(stage, seconds_ago=0)
+
+    sensors.reaper(sensor_context(stage, sensors.reaper))
+
+    assert status_of(stage, run) is dg.DagsterRunStatus.STARTED
+    assert runs_wanted(stage.database, stage.instance, SystemClock()) == []
+
+
+def test_a_run_that_has_just_given_its_job_back_may_end_by_itself(stage: Stage) -> None:
+    run = claimed_by_a_run(stage, seconds_ago=0)
+    with stage.database.autocommit() as connection:
+        connection.execute("UPDATE biz.ai_trigger_jobs SET status = 'pending'")
+
+    sensors.reaper(sensor_context(stage, sensors.reaper))
+
+    assert status_of(stage, run) is dg.DagsterRunStatus.STARTED
 
 
 def test_the_etl_sensor_turns_each_finished_load_into_one_job_a_site(stage: Stage) -> None:

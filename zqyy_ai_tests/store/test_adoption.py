@@ -1,12 +1,16 @@
 """A database of the original system, with tables that other services own, becomes ours without losing anything of theirs."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
 from zqyy_ai.domain.errors import SchemaConflict
+from zqyy_ai.store import sites
+from zqyy_ai.store.database import Database
 from zqyy_ai.store.migrations import migrate
+from zqyy_ai_tests.conftest import fresh_database
 from zqyy_ai_tests.store.schema_picture import rows_of, schema_of
 
 # What the original's own statements use, in the types that its services chose, and columns of other owners.
@@ -86,10 +90,16 @@ INSERT INTO biz.ai_cache (cache_type, site_id, target_id, result_json, status, r
 TABLES = ("biz.sites", "biz.trigger_jobs", "biz.ai_trigger_jobs", "biz.ai_run_logs", "biz.ai_cache")
 
 
+@pytest.fixture(scope="module")
+def unmigrated_database_url(server_url: str) -> Iterator[str]:
+    with fresh_database(server_url, "template0") as url:
+        yield url
+
+
 @pytest.fixture
-def original_database_url(empty_database_url: str) -> str:
-    execute(empty_database_url, ORIGINAL_TABLES)
-    return empty_database_url
+def original_database_url(unmigrated_database_url: str) -> str:
+    execute(unmigrated_database_url, f"DROP SCHEMA IF EXISTS biz CASCADE; {ORIGINAL_TABLES}")
+    return unmigrated_database_url
 
 
 def execute(url: str, statements: str) -> None:
@@ -148,9 +158,6 @@ def test_types_that_hold_the_same_values_are_left_as_they_are(original_database_
 
 
 def test_the_adopted_sites_are_active_and_their_day_turns_at_midnight(original_database_url: str) -> None:
-    from zqyy_ai.store import sites
-    from zqyy_ai.store.database import Database
-
     migrate(original_database_url)
     with Database(original_database_url) as database, database.autocommit() as connection:
         assert [(site.site_id, site.is_active, site.business_day_cutoff.hour) for site in sites.active_sites(connection)] == [
@@ -236,5 +243,5 @@ def test_the_original_dispatchers_statement_still_ends_its_own_jobs(original_dat
             "UPDATE biz.ai_trigger_jobs SET status = %s, finished_at = NOW(), error_message = %s WHERE id = %s", parts
         )
         assert ended.rowcount == 1
-        sites = connection.execute("SELECT DISTINCT site_id FROM biz.sites WHERE site_id IS NOT NULL").fetchall()
-        assert sorted(sites) == [(1001,), (1002,)]
+        found = connection.execute("SELECT DISTINCT site_id FROM biz.sites WHERE site_id IS NOT NULL").fetchall()
+        assert sorted(found) == [(1001,), (1002,)]

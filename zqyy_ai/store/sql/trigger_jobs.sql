@@ -99,6 +99,11 @@ SET status = CASE WHEN event_type <> 'dws_completed' THEN 'failed' WHEN attempt 
 WHERE status = 'running' AND (lease_expires_at < clock_timestamp() OR (%(run_id)s::text IS NOT NULL AND run_id = %(run_id)s))
 RETURNING *
 
+-- name: runs_left
+SELECT run_id FROM biz.ai_trigger_jobs WHERE run_id = ANY(%(run_ids)s)
+GROUP BY run_id
+HAVING bool_and(status <> 'running') AND max(progress_at) < clock_timestamp() - %(lease)s
+
 -- name: prewarmed_sites
 SELECT DISTINCT site_id FROM biz.ai_trigger_jobs
 WHERE event_type = 'dws_completed' AND business_date = %(business_date)s AND site_id = ANY(%(site_ids)s)
