@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _PROGRESS_INTERVAL_SECONDS = 0.25
 # The shortest time for which a job goes back to the queue: each round costs the start of a run.
 _SHORTEST_SEND_BACK = timedelta(seconds=60)
+_GIVEN_UP = "本任务的上一轮已失败,不再重复调用;需要时请发起新的预热"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,11 @@ class PrewarmRun:
             fresh = self._fresh_answers(job)
             for window, answer in fresh.items():
                 yield self._counted(job, WindowOutcome(window, _left_as_it_is(answer)))
-            for request, window in self._requests(job, [w for w in self._windows if w not in fresh]):
+            given_up = {window: code for window in self._windows if (code := job.given_up.get(str(window))) is not None}
+            for window, code in given_up.items():
+                # It failed for good in an earlier round: asking again would be paid again. A new job asks anew.
+                yield self._counted(job, WindowOutcome(window, StepResult(StepStatus.FAILED, error_code=code, error_message=_GIVEN_UP)))
+            for request, window in self._requests(job, [w for w in self._windows if w not in fresh and w not in given_up]):
                 pending[pool.submit(self._engine.step.run, request)] = window
             while pending:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
@@ -216,7 +221,7 @@ class PrewarmRun:
                 if self._data_read_at is not None and self._is_whole(job):
                     trigger_jobs.finish_covered(connection, job, self._data_read_at)
             elif (retry_at := self._retry_at(job)) is not None:
-                trigger_jobs.send_back(connection, job, retry_at, _summary(counts.bad))
+                trigger_jobs.send_back(connection, job, retry_at, _summary(counts.bad), _failed_for_good(counts.bad))
             else:
                 status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
                 trigger_jobs.finish(connection, job, status, _summary(counts.bad))
@@ -250,6 +255,12 @@ class PrewarmRun:
             },
             is_forced=True,
         )
+
+
+def _failed_for_good(bad: list[WindowOutcome]) -> dict[str, str]:
+    """Windows that were called for and that time does not cure, with their error codes."""
+    failed = (outcome for outcome in bad if outcome.result.status is StepStatus.FAILED and outcome.result.retry_at is None)
+    return {str(outcome.window): outcome.result.error_code or "unknown" for outcome in failed}
 
 
 def _left_as_it_is(answer: CachedAnswer) -> StepResult:

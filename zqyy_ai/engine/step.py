@@ -27,7 +27,7 @@ from zqyy_ai.guards.breaker import BreakerGuard, Permit
 from zqyy_ai.guards.budget import BudgetGuard, Reservation
 from zqyy_ai.guards.call_slots import SlotGuard
 from zqyy_ai.guards.rate_limit import RateGuard
-from zqyy_ai.llm.errors import CallTimedOut, ModelCallError
+from zqyy_ai.llm.errors import CallTimedOut, ModelCallError, Throttled
 from zqyy_ai.llm.estimates import estimate_tokens
 from zqyy_ai.llm.parsing import parse_reply
 from zqyy_ai.llm.replies import Reply, Usage
@@ -245,6 +245,7 @@ class GuardedStep:
         """Calls until there is an answer, no retry is allowed, or the step's time is used up. Waiting at guards costs none of it."""
         time_left = self._settings.step_timeout_seconds
         calls = single_retries = 0
+        throttled_seconds = 0.0
         backoff_seconds = _FIRST_BACKOFF_SECONDS
         while True:
             try:
@@ -258,6 +259,9 @@ class GuardedStep:
                 time_left -= ended.seconds + pause
                 single_retries += rule.retry is RetryRule.ONCE
                 allowed = rule.retry is RetryRule.WITHIN_STEP or (rule.retry is RetryRule.ONCE and single_retries == 1)
+                if isinstance(error, Throttled) and error.longest_wait_seconds is not None:
+                    throttled_seconds += pause
+                    allowed = allowed and throttled_seconds <= error.longest_wait_seconds
                 if not allowed or time_left <= 0 or self._worker.stopping.wait(pause):
                     return self._failed(ended, calls)
                 backoff_seconds = min(backoff_seconds * 2, _LONGEST_BACKOFF_SECONDS)

@@ -65,6 +65,11 @@ class TriggerJob:
         return bool(self.payload.get("regenerate"))
 
     @property
+    def given_up(self) -> dict[str, str]:
+        """Targets that failed for good in an earlier round of this job, with their error codes."""
+        return dict(self.payload.get("given_up") or {})
+
+    @property
     def only_missing(self) -> bool:
         """Whether windows that still have a valid answer are left as they are."""
         return bool(self.payload.get("only_missing"))
@@ -178,11 +183,20 @@ def finish_covered(connection: Connection, job: TriggerJob, data_read_at: dateti
     return [row["id"] for row in rows]
 
 
-def send_back(connection: Connection, job: TriggerJob, not_before: datetime, reason: str) -> bool:
-    """Returns a claimed job to the queue until `not_before`, without spending an attempt. False when the lease was lost."""
+def send_back(connection: Connection, job: TriggerJob, not_before: datetime, reason: str, given_up: dict[str, str]) -> bool:
+    """Returns a claimed job to the queue until `not_before`, without spending an attempt. False when the lease was lost.
+
+    `given_up`: targets, with their error codes, that failed for good; the job's next round does not pay for them again.
+    """
     row = connection.execute(
         named_queries("trigger_jobs")["send_back"],
-        {"job_id": job.id, "fencing_token": job.fencing_token, "not_before": not_before, "error_message": reason[:1000]},
+        {
+            "job_id": job.id,
+            "fencing_token": job.fencing_token,
+            "not_before": not_before,
+            "error_message": reason[:1000],
+            "given_up": Jsonb(given_up),
+        },
     ).fetchone()
     if row:
         _announce(connection, job.site_id, job.id, JobStatus.PENDING)

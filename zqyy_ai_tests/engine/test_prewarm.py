@@ -209,6 +209,27 @@ def test_what_time_cures_sends_the_job_back_without_spending_an_attempt(
     assert [job["id"] for job in jobs(connection)] == [prewarmed, job_id]
 
 
+def test_a_job_that_was_sent_back_does_not_pay_again_for_what_failed_for_good(
+    prewarmed: int, make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
+) -> None:
+    connection.execute("DELETE FROM biz.ai_cache WHERE target_id IN ('last_week__all', 'last_month__all')")
+    engine = make_engine(ZQYY_GUARD_WAIT_SECONDS="1")
+    throttled = {"kind": "http_error", "status": 429, "retry_after_seconds": 300, "prompt_contains": '"时间维度":"上月"'}
+    emulator.plan({"kind": "wrong_schema", "prompt_contains": '"时间维度":"上周"'}, throttled)
+    job_id = fire_load(engine)
+    prewarm(engine, asked_by_sensor=True)
+    waiting = job_of(connection, job_id)
+    assert (waiting.status, waiting.given_up) == (JobStatus.PENDING, {"last_week__all": "reply_invalid"})
+
+    emulator.plan()
+    connection.execute("UPDATE biz.ai_rate_limits SET theoretical_arrival_at = clock_timestamp()")
+    posts = emulator.posts
+    outcomes = prewarm(engine, asked_by_sensor=True)
+    assert [str(outcome.window) for outcome in outcomes if not outcome.result.status.is_good] == ["last_week__all"]
+    assert emulator.posts == posts + 1
+    assert job_of(connection, job_id).status is JobStatus.PARTIAL
+
+
 def test_a_spent_budget_ends_the_job_as_partial_and_does_not_send_it_round(
     make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
 ) -> None:

@@ -91,13 +91,13 @@ def test_a_finished_job_keeps_its_end(connection: Connection) -> None:
     assert (ended.status, ended.error_message) == (JobStatus.PARTIAL, "两个窗口失败")
     assert ended.finished_at is not None
     assert not trigger_jobs.finish(connection, job, JobStatus.COMPLETED)
-    assert not trigger_jobs.send_back(connection, job, datetime.now(UTC), "")
+    assert not trigger_jobs.send_back(connection, job, datetime.now(UTC), "", {})
     assert now_of(connection, job).status is JobStatus.PARTIAL
 
 
 def test_a_job_sent_back_waits_for_its_moment_and_spends_no_attempt(connection: Connection) -> None:
     job = claimed(connection)
-    assert trigger_jobs.send_back(connection, job, datetime.now(UTC) + MINUTE, "熔断器已打开")
+    assert trigger_jobs.send_back(connection, job, datetime.now(UTC) + MINUTE, "熔断器已打开", {})
     waiting = now_of(connection, job)
     assert (waiting.status, waiting.attempt, waiting.error_message) == (JobStatus.PENDING, 0, "熔断器已打开")
     assert claim(connection) is None

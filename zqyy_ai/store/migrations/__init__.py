@@ -69,8 +69,10 @@ def schema_version(database_url: str) -> SchemaVersion:
 
 
 def remove_trigger_rows(database_url: str) -> int:
-    """Takes the five trigger rows back (the original manual's rollback) and returns how many there were; `migrate` does not bring
-    them back, `restore_trigger_rows` is not needed: re-insert them by hand from the manual if wanted."""
+    """Takes the five trigger rows back (the original manual's rollback) and returns how many there were.
+
+    `migrate` does not bring them back; docs/operations.md has the statement that does.
+    """
     with psycopg.connect(database_url) as connection:
         return connection.execute("DELETE FROM biz.trigger_jobs WHERE job_name = ANY(%s)", [list(TRIGGER_ROWS)]).rowcount
 

@@ -67,7 +67,8 @@ RETURNING id
 
 -- name: send_back
 UPDATE biz.ai_trigger_jobs
-SET status = 'pending', not_before = %(not_before)s, error_message = %(error_message)s, attempt = greatest(attempt - 1, 0),
+SET status = 'pending', not_before = %(not_before)s, error_message = %(error_message)s,
+    payload = coalesce(payload, '{}') || jsonb_build_object('given_up', %(given_up)s::jsonb), attempt = greatest(attempt - 1, 0),
     lease_expires_at = NULL, worker_id = NULL, run_requested_at = NULL
 WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s AND status = 'running'
 RETURNING id
