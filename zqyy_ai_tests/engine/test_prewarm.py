@@ -212,9 +212,9 @@ def test_what_time_cures_sends_the_job_back_without_spending_an_attempt(
 def test_a_job_that_was_sent_back_does_not_pay_again_for_what_failed_for_good(
     prewarmed: int, make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
 ) -> None:
-    connection.execute("DELETE FROM biz.ai_cache WHERE target_id IN ('last_week__all', 'last_month__all')")
+    connection.execute("DELETE FROM biz.ai_cache WHERE target_id IN ('last_week__all', 'last_month__vip')")
     engine = make_engine(ZQYY_GUARD_WAIT_SECONDS="1")
-    throttled = {"kind": "http_error", "status": 429, "retry_after_seconds": 300, "prompt_contains": '"时间维度":"上月"'}
+    throttled = {"kind": "http_error", "status": 429, "retry_after_seconds": 300, "app": "app2a_finance_area"}
     emulator.plan({"kind": "wrong_schema", "prompt_contains": '"时间维度":"上周"'}, throttled)
     job_id = fire_load(engine)
     prewarm(engine, asked_by_sensor=True)
