@@ -103,12 +103,13 @@ class StopSignals:
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """`environment` is the child's whole environment, not an addition."""
+    """`environment` is the child's whole environment, not an addition. `ends_last`: the other children call it until they end."""
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(repr=False)
     working_folder: Path
+    ends_last: bool = False
 
 
 class Children:
@@ -120,6 +121,7 @@ class Children:
         self._marker = marker
         self._signals = signals
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._last_groups: set[int] = set()
         self._watched: list[Callable[[], None]] = []
         self._grace_seconds: Callable[[], float] = lambda: STOP_GRACE_SECONDS
 
@@ -158,7 +160,9 @@ class Children:
                 start_new_session=True,
             )
         self._running[spec.name] = child
-        self._watchdog.guard_group(child.pid)
+        if spec.ends_last:
+            self._last_groups.add(child.pid)
+        self._watchdog.guard_group(child.pid, ends_last=spec.ends_last)
 
     def check(self) -> None:
         """Raises StopRequested or ChildDied."""
@@ -200,11 +204,14 @@ class Children:
 
         groups = {child.pid for child in self._running.values()}
         if groups:
-            end_groups_and_marked(groups, self._marker, self._grace_seconds(), collect)
+            first, last = groups - self._last_groups, groups & self._last_groups
+            end_groups_and_marked(first, self._marker, self._grace_seconds(), collect, spared=last)
+            end_groups_and_marked(last, self._marker, STOP_GRACE_SECONDS, collect)
         for child in self._running.values():
             child.wait()
             self._watchdog.forget_group(child.pid)
         self._running.clear()
+        self._last_groups.clear()
 
 
 def listens_on(port: int) -> str | None:

@@ -348,9 +348,9 @@ def _specs(plan: _Plan, environment: Mapping[str, str]) -> dict[str, ChildSpec]:
         "DAGSTER_GRPC_MAX_WORKERS": str(GRPC_WORKERS),
     }
 
-    def spec(name: str, *arguments: str) -> ChildSpec:
+    def spec(name: str, *arguments: str, ends_last: bool = False) -> ChildSpec:
         # The working folder is not the operator's: Dagster loads a `.env` that it finds there, behind our settings' back.
-        return ChildSpec(name, (sys.executable, "-m", *arguments), full, folder)
+        return ChildSpec(name, (sys.executable, "-m", *arguments), full, folder, ends_last)
 
     code_server_port = str(settings.code_server_port)
     specs = [
@@ -360,7 +360,8 @@ def _specs(plan: _Plan, environment: Mapping[str, str]) -> dict[str, ChildSpec]:
         spec("daemon", "dagster._daemon", "run", "--log-level", "warning", "-w", str(folder / "workspace.yaml")),
     ]
     if plan.is_dashscope_emulated:
-        specs.append(spec("emulator", "zqyy_ai.cli", "emulator", "--port", str(settings.emulator_port)))
+        # It outlives the runs: one that is stopped in the middle of its calls would see a dead network, and open the breakers.
+        specs.append(spec("emulator", "zqyy_ai.cli", "emulator", "--port", str(settings.emulator_port), ends_last=True))
     return {spec.name: spec for spec in specs}
 
 

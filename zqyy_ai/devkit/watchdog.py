@@ -4,8 +4,8 @@ Two halves: `Watchdog` is the owner's side; `main` is the child, run by this fil
 starts in milliseconds and needs no installed package. They are joined by a pipe: the owner writes one JSON line for each thing it
 registers, and the pipe's end without a farewell means that the owner is gone.
 
-Order on the owner's death: process groups and every process that carries the marker in its environment, then PostgreSQL (its clients are
-gone by then), then folders that were only temporary. What does not belong here: an orderly stop, which is the owner's own work.
+Order on the owner's death: process groups and every process that carries the marker in its environment, then the groups that end last
+(what the others call), then PostgreSQL (its clients are gone by then), then folders that were only temporary. What does not belong here: an orderly stop, which is the owner's own work.
 """
 
 import json
@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,9 @@ class Watchdog:
     def pid(self) -> int:
         return self._process.pid
 
-    def guard_group(self, group_id: int) -> None:
-        self._tell(group=group_id)
+    def guard_group(self, group_id: int, *, ends_last: bool = False) -> None:
+        """`ends_last`: only when the other groups and everything marked have gone."""
+        self._tell(group=group_id, ends_last=ends_last)
 
     def forget_group(self, group_id: int) -> None:
         """The group has ended; its number may soon belong to somebody else."""
@@ -128,13 +129,13 @@ def living_groups(groups: set[int]) -> set[int]:
     return found
 
 
-def signal_groups_and_marked(groups: set[int], marker: str | None, number: signal.Signals) -> None:
+def signal_groups_and_marked(groups: set[int], marker: str | None, number: signal.Signals, *, spared: Collection[int] = ()) -> None:
     for group_id in groups:
         try:
             os.killpg(group_id, number)
         except (ProcessLookupError, PermissionError):
             pass
-    for pid in processes_with_marker(marker) if marker else ():
+    for pid in _marked_outside(marker, spared):
         try:
             # A marked process that a signalled group holds already gets the signal twice, which no handler of the stack minds.
             os.kill(pid, number)
@@ -142,25 +143,46 @@ def signal_groups_and_marked(groups: set[int], marker: str | None, number: signa
             pass
 
 
-def end_groups_and_marked(groups: set[int], marker: str | None, grace_seconds: float, collect: Callable[[], None] = lambda: None) -> None:
-    """SIGTERM, wait, SIGKILL, until nothing is left. Returns at once when nothing is alive.
+def _marked_outside(marker: str | None, spared: Collection[int]) -> set[int]:
+    """Processes with the marker in groups other than the spared ones."""
+    if marker is None:
+        return set()
+    found = set()
+    for pid in processes_with_marker(marker):
+        try:
+            if os.getpgid(pid) not in spared:
+                found.add(pid)
+        except ProcessLookupError:
+            continue
+    return found
+
+
+def end_groups_and_marked(
+    groups: set[int],
+    marker: str | None,
+    grace_seconds: float,
+    collect: Callable[[], None] = lambda: None,
+    *,
+    spared: Collection[int] = (),
+) -> None:
+    """SIGTERM, wait, SIGKILL, until nothing is left but the `spared` groups. Returns at once when nothing is alive.
 
     `collect` is called in each round: a parent collects its ended children there, which count as alive on some systems until then."""
 
     def anything_left() -> bool:
         collect()
-        return bool(living_groups(groups) or (marker and processes_with_marker(marker)))
+        return bool(living_groups(groups) or _marked_outside(marker, spared))
 
     for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
         if not anything_left():
             return
-        signal_groups_and_marked(groups, marker, number)
+        signal_groups_and_marked(groups, marker, number, spared=spared)
         deadline = time.monotonic() + seconds
         while anything_left() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
             if number is signal.SIGKILL:
                 # A marked process may have forked between the listing and the signal.
-                signal_groups_and_marked(set(), marker, number)
+                signal_groups_and_marked(set(), marker, number, spared=spared)
 
 
 def postmaster_pid(data_folder: Path) -> int | None:
@@ -219,6 +241,7 @@ def main() -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     groups: set[int] = set()
+    last_groups: set[int] = set()
     folders: list[Path] = []
     marker: str | None = None
     postgres: Path | None = None
@@ -230,10 +253,11 @@ def main() -> None:
         match message:
             case {"farewell": _}:
                 return
-            case {"group": int(group_id)}:
-                groups.add(group_id)
+            case {"group": int(group_id), "ends_last": bool(ends_last)}:
+                (last_groups if ends_last else groups).add(group_id)
             case {"forget_group": int(group_id)}:
                 groups.discard(group_id)
+                last_groups.discard(group_id)
             case {"marker": str(text)}:
                 marker = text
             case {"postgres": folder}:
@@ -242,7 +266,8 @@ def main() -> None:
                 folders.append(Path(folder))
             case _:
                 pass  # a newer owner's word
-    end_groups_and_marked(groups, marker, GROUP_GRACE_SECONDS)
+    end_groups_and_marked(groups, marker, GROUP_GRACE_SECONDS, spared=last_groups)
+    end_groups_and_marked(last_groups, marker, GROUP_GRACE_SECONDS)
     if postgres is not None:
         # The owner may have died after starting the server and before the server wrote its pid file.
         deadline = time.monotonic() + 2.0

@@ -4,9 +4,13 @@ One intake at a time (an advisory lock), so that two events never both find that
 ETL sensor and the schedule right after they fired, and by callers who want their job at once.
 """
 
+import json
 import logging
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
+
+import psycopg
 
 from zqyy_ai.domain.business_clock import Clock
 from zqyy_ai.domain.events import APP_CHAINS, DedupPolicy, DwsCompleted, EventName, EventType, parse_dws_completed
@@ -21,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 500
 LARGEST_PAYLOAD_BYTES = 256 * 1024
+# Kept in a job's payload by us; a caller's fields of these names are dropped.
+OWN_PAYLOAD_FIELDS = ("etl_run_ids", "given_up", "done_by_job")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +53,18 @@ def take_in(database: Database, clock: Clock, runtime_context: RuntimeContext) -
     while True:
         with database.transaction() as connection:
             events.lock_intake(connection)
-            waiting = events.waiting_events(connection, _BATCH)
+            waiting = events.waiting_events(connection, _BATCH, largest_bytes=LARGEST_PAYLOAD_BYTES)
             for event in waiting:
                 try:
-                    match _handle(connection, event, clock, runtime_context):
-                        case "accepted":
-                            accepted += 1
-                        case "duplicate":
-                            duplicates += 1
-                        case _:
-                            ignored += 1
+                    # A savepoint each: one event that the database refuses must not hold up those behind it.
+                    with connection.transaction():
+                        handled = _handle(connection, event, clock, runtime_context)
+                    accepted += handled == "accepted"
+                    duplicates += handled == "duplicate"
+                    ignored += handled == "ignored"
+                except psycopg.DataError as refused:
+                    rejected += 1
+                    _reject(connection, event, f"payload 无法保存({type(refused).__name__})")
                 except _Rejected as why:
                     rejected += 1
                     _reject(connection, event, str(why))
@@ -69,8 +77,9 @@ def _handle(connection: Connection, event: InboxEvent, clock: Clock, runtime_con
         raise _Rejected(f"未知事件 {event.event_name!r}"[:200])
     if event.payload_bytes is not None and event.payload_bytes > LARGEST_PAYLOAD_BYTES:
         raise _Rejected(f"payload 超过 {LARGEST_PAYLOAD_BYTES // 1024} KiB")
+    payload = _payload(event)
     try:
-        load = parse_dws_completed(event.payload)
+        load = parse_dws_completed(payload)
     except ValueError as invalid:
         raise _Rejected(str(invalid)) from None
     site = sites.find_site(connection, load.site_id)
@@ -90,9 +99,19 @@ def _handle(connection: Connection, event: InboxEvent, clock: Clock, runtime_con
         trigger_jobs.count_duplicate(connection, standing.id, load.etl_run_id)
         events.mark_handled(connection, event.id, trigger_job_id=standing.id)
         return "duplicate"
-    job_id = trigger_jobs.add(connection, _new_job(load, event.payload, business_date, mode))
+    job_id = trigger_jobs.add(connection, _new_job(load, payload, business_date, mode))
     events.mark_handled(connection, event.id, trigger_job_id=job_id)
     return "accepted"
+
+
+def _payload(event: InboxEvent) -> Any:
+    """The payload, as far as it can be read and stored again: jsonb takes numbers and depths that Python's JSON does not."""
+    try:
+        payload = json.loads(event.payload_text or "null")
+        json.dumps(payload, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise _Rejected("payload 无法读取:嵌套过深或数值过大") from None
+    return payload
 
 
 def _job_standing_for(load: DwsCompleted, present: list[TriggerJob], policy: DedupPolicy) -> TriggerJob | None:
@@ -118,7 +137,7 @@ def _new_job(load: DwsCompleted, payload: dict[str, object], business_date: date
         business_date=business_date,
         dedup_key=key,
         app_chain=APP_CHAINS[EventType.DWS_COMPLETED],
-        payload={**payload, "etl_run_ids": named},
+        payload={name: value for name, value in payload.items() if name not in OWN_PAYLOAD_FIELDS} | {"etl_run_ids": named},
         is_forced=load.is_forced,
         connector_type=load.connector_type,
     )

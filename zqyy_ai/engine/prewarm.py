@@ -16,18 +16,19 @@ from datetime import date, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
+import psycopg
+
 from zqyy_ai.domain.answers import FinanceAnswer
 from zqyy_ai.domain.apps import APPS, AppType, finance_app_of
 from zqyy_ai.domain.events import APP_CHAINS, EventType
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey, earliest_day
 from zqyy_ai.engine.assembly import Engine
-from zqyy_ai.engine.recovery import recover_dead_run
 from zqyy_ai.engine.step import StepRequest, StepResult, StepStatus
 from zqyy_ai.prompts.finance import FinancePrompts
 from zqyy_ai.store import cache, sites, trigger_jobs
 from zqyy_ai.store.cache import CachedAnswer
-from zqyy_ai.store.database import database_now
+from zqyy_ai.store.database import Connection, database_now
 from zqyy_ai.store.sites import Site
 from zqyy_ai.store.trigger_jobs import NewJob, TriggerJob
 from zqyy_ai.warehouse.finance import load_finance, loaded_through
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 _PROGRESS_INTERVAL_SECONDS = 0.25
 # The shortest time for which a job goes back to the queue: each round costs the start of a run.
 _SHORTEST_SEND_BACK = timedelta(seconds=60)
+_LONGEST_SEND_BACK = timedelta(minutes=30)
 _GIVEN_UP = "本任务的上一轮已失败,不再重复调用;需要时请发起新的预热"
 
 
@@ -110,10 +112,14 @@ class PrewarmRun:
         with engine.database.transaction() as connection:
             trigger_jobs.supersede_past(connection, site_id, self.business_date)
             claim: dict[str, Any] = {"run_id": self._run_id, "worker_id": engine.worker.id, "lease": engine.worker.lease}
-            if set(self._windows) == set(WINDOW_KEYS):
+            # A run that leaves valid windows alone, or wants them made anew, does not answer a finished load.
+            if set(self._windows) == set(WINDOW_KEYS) and not self._only_missing and not self._regenerate:
                 self.job = trigger_jobs.claim_dws_job(connection, site_id, **claim)
             if self.job is None and not self._asked_by_sensor:
                 self.job = trigger_jobs.add_running(connection, self._job_of_a_person(), **claim)
+        if self.job is not None:
+            # Earlier rounds of the job have spent too.
+            self._counts.calls, self._counts.tokens = self.job.progress.get("calls", 0), self.job.progress.get("tokens", 0)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -123,9 +129,8 @@ class PrewarmRun:
         if error is None or isinstance(error, Exception) or self._is_cancelled():
             self._end_job(self.job, error)
         else:
-            # The process is told to stop: a restart or a deployment. What it holds is put right as after a kill, only at once.
-            settings = self._engine.settings
-            recover_dead_run(self._engine.database, self._engine.guards.budget, self._run_id, max_attempts=settings.job_max_attempts)
+            # The process is told to stop: a restart or a deployment. That is nobody's failed attempt.
+            self._leave_job(self.job)
 
     def outcomes(self) -> Iterator[WindowOutcome]:
         """Each window's outcome as soon as it is known. Leaving early lets running calls end and be written, and starts no new one."""
@@ -147,13 +152,28 @@ class PrewarmRun:
             while pending:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
-                    yield self._counted(job, WindowOutcome(pending.pop(future), future.result()))
+                    yield self._counted(job, WindowOutcome(pending.pop(future), self._result_of(future)))
         except BaseException:
             # Left early, by an interrupt for instance: who waits at a guard gives up, who waits for an answer still gets it written.
             self._engine.worker.stopping.set()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _result_of(self, future: Future[StepResult]) -> StepResult:
+        """A window whose step raised fails alone; where a connection was lost, time cures it."""
+        try:
+            return future.result()
+        except Exception as failure:
+            logger.exception("prewarm.step_raised site=%s", self.site.site_id)
+            is_passing = isinstance(failure, psycopg.OperationalError | psycopg.InterfaceError)
+            retry_at = self._engine.clock.now() + _SHORTEST_SEND_BACK if is_passing else None
+            return StepResult(StepStatus.FAILED, error_code=type(failure).__name__, error_message=str(failure)[:300], retry_at=retry_at)
+
+    def has_valid_answer(self, window: WindowKey) -> bool:
+        """Whether the cache holds a valid, unexpired answer for the window, whoever made it."""
+        with self._engine.database.autocommit() as connection:
+            return bool(cache.valid_targets(connection, self.site.site_id, [str(window)], now=self._engine.clock.now()))
 
     def _is_whole(self, job: TriggerJob) -> bool:
         """Whether every window was compared with the newest data."""
@@ -205,13 +225,25 @@ class PrewarmRun:
 
     def _show_progress(self, job: TriggerJob, *, at_once: bool) -> None:
         if at_once or time.monotonic() - self._progress_shown_at >= _PROGRESS_INTERVAL_SECONDS:
-            with self._engine.database.autocommit() as connection:
-                trigger_jobs.record_progress(connection, job, self._counts.as_progress())
             self._progress_shown_at = time.monotonic()
+            try:
+                with self._engine.database.autocommit() as connection:
+                    trigger_jobs.record_progress(connection, job, self._counts.as_progress())
+            except psycopg.OperationalError:
+                logger.warning("prewarm.progress_not_shown job=%s", job.id)
+
+    def _leave_job(self, job: TriggerJob) -> None:
+        now = self._engine.clock.now()
+        self._engine.database.write_surely(
+            lambda connection: trigger_jobs.send_back(
+                connection, job, now, "运行进程被停止,等待重新执行", _failed_for_good(self._counts.bad)
+            )
+        )
 
     def _end_job(self, job: TriggerJob, error: BaseException | None) -> None:
         counts = self._counts
-        with self._engine.database.transaction() as connection:
+
+        def end(connection: Connection) -> None:
             if error is not None:
                 status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
                 why = f"运行中断:{type(error).__name__}: {error}" if isinstance(error, Exception) else "运行被取消"
@@ -225,6 +257,12 @@ class PrewarmRun:
             else:
                 status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
                 trigger_jobs.finish(connection, job, status, _summary(counts.bad))
+
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            self._leave_job(job)
+            return
+        self._engine.database.write_surely(end)
+        with self._engine.database.transaction() as connection:
             for app in (AppType.FINANCE, AppType.FINANCE_AREA):
                 cache.prune(connection, APPS[app].cache_type, self.site.site_id)
 
@@ -233,7 +271,8 @@ class PrewarmRun:
         curable = [outcome.result.retry_at for outcome in self._counts.bad if outcome.result.retry_at is not None]
         if not curable or job.event_type != EventType.DWS_COMPLETED:
             return None
-        return max(min(curable), self._engine.clock.now() + _SHORTEST_SEND_BACK)
+        pause: timedelta = min(_SHORTEST_SEND_BACK * int(2 ** min(job.sent_back_count, 10)), _LONGEST_SEND_BACK)
+        return max(min(curable), self._engine.clock.now() + pause)
 
     def _job_of_a_person(self) -> NewJob:
         one = self._windows[0] if len(self._windows) == 1 else None
@@ -258,8 +297,8 @@ class PrewarmRun:
 
 
 def _failed_for_good(bad: list[WindowOutcome]) -> dict[str, str]:
-    """Windows that were called for and that time does not cure, with their error codes."""
-    failed = (outcome for outcome in bad if outcome.result.status is StepStatus.FAILED and outcome.result.retry_at is None)
+    """Windows that were paid for and that time does not cure, with their error codes."""
+    failed = (outcome for outcome in bad if outcome.result.tokens and outcome.result.retry_at is None)
     return {str(outcome.window): outcome.result.error_code or "unknown" for outcome in failed}
 
 

@@ -92,10 +92,12 @@ def fire_finished_loads(database: Database, *, since: datetime) -> int:
 
     An anti-join, not a cursor: a load that committed late is older than one already seen, and still new.
     """
+    with database.autocommit() as connection:
+        # Before the lock: the view is the deployment's, and may be slow.
+        loads = finished_loads(connection, since)
     with database.transaction() as connection:
         # The intake's lock also keeps two sensors from both finding a load new.
         events.lock_intake(connection)
-        loads = finished_loads(connection, since)
         seen = events.seen_etl_runs(connection, {load.etl_run_id for load in loads})
         active = [site.site_id for site in sites.active_sites(connection)]
         fired = 0
@@ -117,15 +119,15 @@ def _fire(connection: Connection, payload: dict[str, Any]) -> int:
     return 1
 
 
-def fire_for_unprewarmed_sites(database: Database, clock: Clock, runtime_context: RuntimeContext) -> list[int]:
+def fire_for_unprewarmed_sites(connection: Connection, clock: Clock, runtime_context: RuntimeContext) -> list[int]:
     """Fires `ai_dws_completed` for every active site without a prewarm of its business date; returns those sites."""
     fired = []
-    with database.transaction() as connection:
-        for site in sites.active_sites(connection):
-            business_date = runtime_context.business_date(clock.now(), site.business_day_cutoff)
-            if not trigger_jobs.prewarmed_sites(connection, [site.site_id], business_date):
-                events.fire(connection, EventName.DWS_COMPLETED, {"site_id": site.site_id, "source": "schedule"})
-                fired.append(site.site_id)
+    for site in sites.active_sites(connection):
+        business_date = runtime_context.business_date(clock.now(), site.business_day_cutoff)
+        if trigger_jobs.prewarmed_sites(connection, [site.site_id], business_date):
+            continue
+        if events.fire(connection, EventName.DWS_COMPLETED, {"site_id": site.site_id, "source": "schedule"}) is not None:
+            fired.append(site.site_id)
     return fired
 
 
@@ -134,7 +136,9 @@ def sites_wanting_a_run(database: Database, clock: Clock, runtime_context: Runti
     with database.transaction() as connection:
         waiting = trigger_jobs.sites_wanting_a_run(connection)
         for site_id in waiting:
-            site = sites.get_site(connection, site_id)
+            site = sites.find_site(connection, site_id)
+            if site is None:
+                continue
             business_date = runtime_context.business_date(clock.now(), site.business_day_cutoff)
             trigger_jobs.supersede_past(connection, site_id, business_date)
         return trigger_jobs.sites_wanting_a_run(connection) if waiting else []

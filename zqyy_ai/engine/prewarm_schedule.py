@@ -4,6 +4,7 @@ A row is due when its `next_run_at` has come; a fire that was missed while nothi
 the expression that `next_run_at` was worked out for.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +12,7 @@ from cronsim import CronSim, CronSimError
 
 from zqyy_ai.domain.business_clock import SHANGHAI, Clock
 from zqyy_ai.store import triggers
-from zqyy_ai.store.database import Database
+from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.triggers import PREWARM_JOB_TYPE, Trigger
 
 
@@ -32,13 +33,16 @@ def next_fire(expression: str, after: datetime) -> datetime:
         raise ValueError(f"cron 表达式 {expression!r} 无效:{invalid}") from None
 
 
-def check_schedule(database: Database, clock: Clock) -> ScheduleCheck:
-    """Looks at the prewarm's cron rows once and moves those that are due on to their next moment."""
+def check_schedule(database: Database, clock: Clock, on_due: Callable[[Connection], object]) -> ScheduleCheck:
+    """Looks at the prewarm's cron rows once, does `on_due` if one is due, and moves it on to its next moment."""
     now = clock.now()
     is_due, upcoming, error = False, [], None
     with database.transaction() as connection:
         for trigger in triggers.cron_triggers(connection, PREWARM_JOB_TYPE):
             if not trigger.is_enabled:
+                if trigger.next_run_at is not None:
+                    # Disabled is not down: what would have been due meanwhile is not made up for.
+                    triggers.schedule_next(connection, trigger, None)
                 continue
             try:
                 due, next_run_at = _look_at(trigger, now)
@@ -52,6 +56,9 @@ def check_schedule(database: Database, clock: Clock) -> ScheduleCheck:
             if next_run_at != trigger.next_run_at or trigger.scheduled_expression != trigger.cron_expression:
                 triggers.schedule_next(connection, trigger, next_run_at)
             upcoming.append(next_run_at)
+        if is_due:
+            # In the transaction that moves the rows on: a fire is neither lost nor made twice.
+            on_due(connection)
     return ScheduleCheck(is_due, min(upcoming, default=None), error)
 
 

@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What was found and put right. `jobs_failed`: those of people's own runs, which nobody but the person repeats."""
+    """What was found and put right. `jobs_ended`: those of runs that people started or cancelled; nobody else repeats them."""
 
     jobs_requeued: int = 0
     jobs_dead: int = 0
-    jobs_failed: int = 0
+    jobs_ended: int = 0
     reservations_charged: int = 0
     reservations_released: int = 0
 
@@ -43,14 +43,29 @@ def recover_lost_leases(database: Database, budget: BudgetGuard, *, max_attempts
 def recover_dead_run(database: Database, budget: BudgetGuard, run_id: str, *, max_attempts: int) -> Recovered:
     """For one Dagster run that is known to be over: does not wait for its leases. A run that ended its job itself left nothing."""
     with database.transaction() as connection:
-        charged = released = 0
-        for worker_id in leases.workers_of_run(connection, run_id):
-            more_charged, more_released = budget.settle_of_the_dead(connection, worker_id)
-            charged, released = charged + more_charged, released + more_released
-            leases.free_all(connection, worker_id)
+        charged, released = _free_workers(connection, budget, run_id)
         lost = trigger_jobs.give_up_lost(connection, max_attempts=max_attempts, dead_run_id=run_id)
         run_logs.close_of_dead_run(connection, run_id)
         return _recovered(connection, lost, charged, released)
+
+
+def recover_cancelled_run(database: Database, budget: BudgetGuard, run_id: str) -> Recovered:
+    """For one that a person cancelled: what it held is freed, and its job ends, because nobody wants it again."""
+    with database.transaction() as connection:
+        charged, released = _free_workers(connection, budget, run_id)
+        ended = trigger_jobs.cancel_of_run(connection, run_id)
+        run_logs.close_of_dead_run(connection, run_id)
+        return _recovered(connection, ended, charged, released)
+
+
+def _free_workers(connection: Connection, budget: BudgetGuard, run_id: str) -> tuple[int, int]:
+    """Reservations charged and released."""
+    charged = released = 0
+    for worker_id in leases.workers_of_run(connection, run_id):
+        more_charged, more_released = budget.settle_of_the_dead(connection, worker_id)
+        charged, released = charged + more_charged, released + more_released
+        leases.free_all(connection, worker_id)
+    return charged, released
 
 
 def _recovered(connection: Connection, lost: list[trigger_jobs.TriggerJob], charged: int, released: int) -> Recovered:
@@ -58,8 +73,8 @@ def _recovered(connection: Connection, lost: list[trigger_jobs.TriggerJob], char
     for job in dead:
         message = f"任务 {job.id}(门店 {job.site_id},{job.event_type})多次中断,已放弃"
         alerts.raise_alert(connection, Alert(AlertType.JOB_DEAD, message, job.site_id, severity=Severity.CRITICAL, detail=str(job.id)))
-    failed = sum(job.status is JobStatus.FAILED for job in lost)
-    found = Recovered(len(lost) - len(dead) - failed, len(dead), failed, charged, released)
+    requeued = sum(job.status is JobStatus.PENDING for job in lost)
+    found = Recovered(requeued, len(dead), len(lost) - requeued - len(dead), charged, released)
     if not found.is_nothing:
         logger.warning("recovery.done %s", found)
     return found

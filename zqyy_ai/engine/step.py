@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 _CLAIM_LOOK_INTERVAL_SECONDS = 0.5
 _FIRST_BACKOFF_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 30.0
+# Of the step's time. A model takes 30-120 s of the 180 s.
+_LEAST_TIME_OF_A_PAID_RETRY = 1 / 3
 
 
 class StepStatus(StrEnum):
@@ -87,7 +89,7 @@ class StepRequest:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """How a step ended. Tokens and latency are of the successful call, 0 without one; `calls` counts every POST of the step.
+    """How a step ended. `calls` and `tokens` count every POST of the step and what it was charged; the rest is of the successful one.
 
     `retry_at` is set when time cures what went wrong.
     """
@@ -135,11 +137,12 @@ class _Call:
 class _CallEnded(Exception):
     """One POST that did not bring an answer, settled and logged."""
 
-    def __init__(self, error: ModelCallError, log_id: int, seconds: float) -> None:
+    def __init__(self, error: ModelCallError, log_id: int, seconds: float, charged_tokens: int) -> None:
         super().__init__(str(error))
         self.error = error
         self.log_id = log_id
         self.seconds = seconds
+        self.charged_tokens = charged_tokens
 
 
 class GuardedStep:
@@ -220,7 +223,8 @@ class GuardedStep:
             return None
         expires_at = self._expires_at(request)
         with self._database.transaction() as connection:
-            cache.extend(connection, found.id, expires_at)
+            if not cache.extend(connection, found.id, expires_at):
+                return None  # invalidated or pruned since it was read
             log_id = run_logs.record(connection, self._subject(request, input_hash), RunStatus.REUSED)
             self._publish(connection, request, found.id)
             self._end_claim(connection, request, claim)
@@ -244,16 +248,17 @@ class GuardedStep:
     def _ask(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult:
         """Calls until there is an answer, no retry is allowed, or the step's time is used up. Waiting at guards costs none of it."""
         time_left = self._settings.step_timeout_seconds
-        calls = single_retries = 0
+        calls = tokens = single_retries = 0
         throttled_seconds = 0.0
         backoff_seconds = _FIRST_BACKOFF_SECONDS
         while True:
             try:
                 call = self._call_once(request, input_hash, time_left)
             except GuardRefusal as refusal:
-                return self._refused(request, refusal, input_hash, calls=calls)
+                return self._refused(request, refusal, input_hash, calls=calls, tokens=tokens)
             except _CallEnded as ended:
                 calls += 1
+                tokens += ended.charged_tokens
                 error, rule = ended.error, ended.error.rule
                 pause = max(error.retry_after_seconds or 0.0, backoff_seconds * random.uniform(0.5, 1.0))
                 time_left -= ended.seconds + pause
@@ -262,11 +267,13 @@ class GuardedStep:
                 if isinstance(error, Throttled) and error.longest_wait_seconds is not None:
                     throttled_seconds += pause
                     allowed = allowed and throttled_seconds <= error.longest_wait_seconds
-                if not allowed or time_left <= 0 or self._worker.stopping.wait(pause):
-                    return self._failed(ended, calls)
+                # A call that may be paid is repeated only with time enough for an answer.
+                shortest = self._settings.step_timeout_seconds * _LEAST_TIME_OF_A_PAID_RETRY if ended.charged_tokens else 0.0
+                if not allowed or time_left <= shortest or self._worker.stopping.wait(pause):
+                    return self._failed(ended, calls, tokens)
                 backoff_seconds = min(backoff_seconds * 2, _LONGEST_BACKOFF_SECONDS)
                 continue
-            return self._write_answer(request, claim, input_hash, call, calls + 1)
+            return self._write_answer(request, claim, input_hash, call, calls + 1, tokens + call.charged_tokens)
 
     def _call_once(self, request: StepRequest, input_hash: str, timeout_seconds: float) -> _Call:
         """At most one POST, settled and logged whatever comes of it. Raises GuardRefusal before it, _CallEnded after it."""
@@ -322,21 +329,26 @@ class GuardedStep:
                 try:
                     reply = self._client.call(app_id, request.prompt, timeout_seconds=timeout_seconds)
                 except ModelCallError as error:
-                    self._settle_failure(request, permit, reservation, log_id, error, started)
-                    raise _CallEnded(error, log_id, time.monotonic() - started) from error
+                    charged = self._settle_failure(request, permit, reservation, log_id, error, started)
+                    raise _CallEnded(error, log_id, time.monotonic() - started, charged) from error
         except GuardRefusal:
             self._release(permit, reservation)
             raise
         try:
             answer = parse_reply(reply, request.answer_model)
         except ModelCallError as error:
-            self._settle_failure(request, permit, reservation, log_id, error, started, reply)
-            raise _CallEnded(error, log_id, time.monotonic() - started) from error
+            charged = self._settle_failure(request, permit, reservation, log_id, error, started, reply)
+            raise _CallEnded(error, log_id, time.monotonic() - started, charged) from error
         charged = reply.usage.total_tokens if reply.usage else reservation.tokens
-        with self._database.transaction() as connection:
-            self._guards.budget.settle(connection, reservation, charged)
-            run_logs.finish(connection, log_id, _run_end(RunStatus.SUCCESS, reply, charged))
+        answered_log_id = log_id
+
+        def settle(connection: Connection) -> None:
+            # The breaker before the budget, as everywhere: rows that are locked in one order are never waited for in a circle.
             self._guards.breaker.record_success(connection, permit)
+            self._guards.budget.settle(connection, reservation, charged)
+            run_logs.finish(connection, answered_log_id, _run_end(RunStatus.SUCCESS, reply, charged))
+
+        self._database.write_surely(settle)
         return _Call(reply, answer, log_id, charged)
 
     def _release(self, permit: Permit, reservation: Reservation) -> None:
@@ -355,8 +367,8 @@ class GuardedStep:
         error: ModelCallError,
         started: float,
         reply: Reply | None = None,
-    ) -> None:
-        """Money first, then the log, then what the failure means for everybody else."""
+    ) -> int:
+        """Money first, then the log, then what the failure means for everybody else. Returns the tokens charged."""
         rule = error.rule
         usage = error.usage or (reply.usage if reply else None)
         charged = _charged_tokens(rule, usage, reservation)
@@ -374,9 +386,12 @@ class GuardedStep:
             session_id=reply.session_id if reply else None,
             request_id=error.request_id or (reply.request_id if reply else None),
         )
-        with self._database.transaction() as connection:
+
+        def settle(connection: Connection) -> None:
             self._guards.budget.settle(connection, reservation, charged)
             run_logs.finish(connection, log_id, end)
+
+        self._database.write_surely(settle)
         with self._database.transaction() as connection:
             opened = False
             if rule.counts_for_breaker:
@@ -401,10 +416,12 @@ class GuardedStep:
             error.error_code,
             log_id,
         )
+        return charged
 
-    def _write_answer(self, request: StepRequest, claim: StepClaim, input_hash: str, call: _Call, calls: int) -> StepResult:
-        with self._database.transaction() as connection:
-            cache_id, result, expires_at = self._write(connection, request, claim, call.answer.as_result(), input_hash, call.log_id)
+    def _write_answer(self, request: StepRequest, claim: StepClaim, input_hash: str, call: _Call, calls: int, tokens: int) -> StepResult:
+        cache_id, result, expires_at = self._database.write_surely(
+            lambda connection: self._write(connection, request, claim, call.answer.as_result(), input_hash, call.log_id)
+        )
         usage = call.reply.usage
         return StepResult(
             StepStatus.ANSWERED,
@@ -413,7 +430,7 @@ class GuardedStep:
             call.log_id,
             expires_at,
             calls=calls,
-            tokens=call.charged_tokens,
+            tokens=tokens,
             input_tokens=usage.input_tokens if usage else 0,
             output_tokens=usage.output_tokens if usage else 0,
             latency_ms=call.reply.latency_ms,
@@ -463,7 +480,7 @@ class GuardedStep:
 
     # Results
 
-    def _refused(self, request: StepRequest, refusal: GuardRefusal, input_hash: str, *, calls: int = 0) -> StepResult:
+    def _refused(self, request: StepRequest, refusal: GuardRefusal, input_hash: str, *, calls: int = 0, tokens: int = 0) -> StepResult:
         alert_type = _REFUSAL_ALERTS.get(refusal.reason.partition(":")[0])
         with self._database.transaction() as connection:
             log_id = run_logs.record(
@@ -480,18 +497,20 @@ class GuardedStep:
             StepStatus.REFUSED,
             run_log_id=log_id,
             calls=calls,
+            tokens=tokens,
             error_code=refusal.reason,
             error_message=str(refusal),
             retry_at=refusal.retry_at or (None if alert_type is AlertType.BUDGET_EXCEEDED else self._in(seconds=60)),
         )
 
-    def _failed(self, ended: _CallEnded, calls: int) -> StepResult:
+    def _failed(self, ended: _CallEnded, calls: int, tokens: int) -> StepResult:
         error = ended.error
         retry_at = self._in(seconds=error.retry_after_seconds or 60.0) if error.rule.is_transient else None
         return StepResult(
             StepStatus.FAILED,
             run_log_id=ended.log_id,
             calls=calls,
+            tokens=tokens,
             error_code=error.error_code,
             error_message=str(error),
             retry_at=retry_at,

@@ -51,10 +51,11 @@ class SlotGuard:
         try:
             yield slot
         finally:
-            with self._database.autocommit() as connection:
-                connection.execute(
-                    named_queries("call_slots", SQL_PACKAGE)["release"], {"slot_number": slot.slot_number, "token": slot.token}
-                )
+            # Surely: a lost connection here must not lose the answer that the block brought.
+            release = named_queries("call_slots", SQL_PACKAGE)["release"]
+            self._database.write_surely(
+                lambda connection: connection.execute(release, {"slot_number": slot.slot_number, "token": slot.token})
+            )
 
     def _wait_for_slot(self, deadline: float) -> Slot:
         if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):

@@ -19,7 +19,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from zqyy_ai.domain.errors import SettingError
-from zqyy_ai.llm.errors import CallTimedOut, EnvelopeUnreadable, ModelCallError, RequestInvalid, refusal_class
+from zqyy_ai.llm.errors import CallTimedOut, EnvelopeUnreadable, ModelCallError, OutcomeUnknown, RequestInvalid, refusal_class
 from zqyy_ai.llm.replies import Reply, extract_usage
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _APP_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,79}")
 _LONGEST_QUOTE_CHARACTERS = 200
+_LONGEST_RETRY_AFTER_SECONDS = 300.0
 _SHORTEST_ECHO_CHARACTERS = 8
 
 
@@ -105,6 +106,11 @@ class DashScopeClient:
         except ModelCallError:
             raise
         except Exception as failure:  # the SDK raises whatever its reading of a strange answer happens to raise
+            if attempt.response is None and attempt.is_sent:
+                raise OutcomeUnknown(
+                    f"Calling DashScope: the answer could not be received ({type(failure).__name__}); {OutcomeUnknown.advice}",
+                    error_code="outcome_unknown",
+                ) from None
             if attempt.response is None:
                 raise RequestInvalid(
                     f"Calling DashScope: the SDK refused the request before sending it ({type(failure).__name__}); {RequestInvalid.advice}",
@@ -194,4 +200,5 @@ def _retry_after_seconds(header: str | None) -> float | None:
             seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError):
             return None
-    return max(seconds, 0.0) if isfinite(seconds) else None
+    # A header that means something else (a date as a number, milliseconds) must not stop an application for years.
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_SECONDS) if isfinite(seconds) else None

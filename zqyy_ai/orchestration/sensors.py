@@ -9,7 +9,7 @@ from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.engine.assembly import build_budget_guard
 from zqyy_ai.engine.intake import take_in
 from zqyy_ai.engine.prewarm_requests import etl_lookback, fire_finished_loads
-from zqyy_ai.engine.recovery import recover_dead_run, recover_lost_leases
+from zqyy_ai.engine.recovery import recover_cancelled_run, recover_dead_run, recover_lost_leases
 from zqyy_ai.orchestration.jobs import prewarm_site
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME
 from zqyy_ai.orchestration.resources import DatabaseResource
@@ -103,12 +103,6 @@ def sync_site_partitions(context: dg.SensorEvaluationContext, database: Database
     return dg.SkipReason(f"新增 {len(wanted - present)} 个门店分区,移除 {len(present - wanted)} 个")
 
 
-def _put_right(context: dg.RunStatusSensorContext, database: DatabaseResource) -> None:
-    settings = database.settings()
-    with database.open() as opened:
-        recover_dead_run(opened, build_budget_guard(settings), context.dagster_run.run_id, max_attempts=settings.job_max_attempts)
-
-
 @dg.run_status_sensor(
     run_status=dg.DagsterRunStatus.FAILURE,
     name="run_failed",
@@ -117,7 +111,9 @@ def _put_right(context: dg.RunStatusSensorContext, database: DatabaseResource) -
     description="运行失败后立即收回它持有的任务、租约与预算预留。",
 )
 def run_failed(context: dg.RunStatusSensorContext, database: DatabaseResource) -> None:
-    _put_right(context, database)
+    settings = database.settings()
+    with database.open() as opened:
+        recover_dead_run(opened, build_budget_guard(settings), context.dagster_run.run_id, max_attempts=settings.job_max_attempts)
 
 
 @dg.run_status_sensor(
@@ -125,7 +121,8 @@ def run_failed(context: dg.RunStatusSensorContext, database: DatabaseResource) -
     name="run_canceled",
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=1,
-    description="运行被取消后立即收回它持有的任务、租约与预算预留。",
+    description="运行被人取消后立即结束它持有的任务,并收回租约与预算预留。",
 )
 def run_canceled(context: dg.RunStatusSensorContext, database: DatabaseResource) -> None:
-    _put_right(context, database)
+    with database.open() as opened:
+        recover_cancelled_run(opened, build_budget_guard(database.settings()), context.dagster_run.run_id)

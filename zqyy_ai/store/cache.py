@@ -92,9 +92,9 @@ def write_cache(
     return int(row["id"])
 
 
-def extend(connection: Connection, cache_id: int, expires_at: datetime) -> None:
-    """Moves a reused row's expiry on; never back."""
-    connection.execute(named_queries("cache")["extend"], {"cache_id": cache_id, "expires_at": expires_at})
+def extend(connection: Connection, cache_id: int, expires_at: datetime) -> bool:
+    """Moves a reused row's expiry on; never back. False when the row is no longer valid, or gone."""
+    return connection.execute(named_queries("cache")["extend"], {"cache_id": cache_id, "expires_at": expires_at}).rowcount == 1
 
 
 def set_generating(connection: Connection, cache_type: str, site_id: int, target_id: str, *, triggered_by: str | None = None) -> int:

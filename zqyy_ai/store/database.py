@@ -3,17 +3,25 @@
 No connection is held while a model is called: callers open a transaction, do their statements and leave it.
 """
 
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
+logger = logging.getLogger(__name__)
+
 Connection = psycopg.Connection[DictRow]
+T = TypeVar("T")
+
+# After a restart every pooled connection is dead once: more tries than connections.
+_PAUSES_SECONDS = (0.0, 0.0, 0.05, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def database_now(connection: Connection) -> datetime:
@@ -47,6 +55,21 @@ class Database:
         """One transaction: committed at the end of the block, rolled back when it raises."""
         with self._pool.connection() as connection, connection.transaction():
             yield connection
+
+    def write_surely(self, work: Callable[[Connection], T]) -> T:
+        """`work` in a transaction, again for some 15 s while the connection is lost or the transaction is chosen as a deadlock's victim.
+
+        For what is paid already and must be written down; `work` has to be safe to repeat. Raises psycopg.OperationalError in the end.
+        """
+        for pause_seconds in _PAUSES_SECONDS:
+            try:
+                with self.transaction() as connection:
+                    return work(connection)
+            except (psycopg.OperationalError, psycopg.InterfaceError) as lost:
+                logger.warning("database.write_repeated cause=%s", type(lost).__name__)
+                time.sleep(pause_seconds)
+        with self.transaction() as connection:
+            return work(connection)
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:

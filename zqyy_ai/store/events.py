@@ -18,13 +18,14 @@ LATER_EVENTS = [EventName.CONSUMPTION_SETTLED.value, EventName.NOTE_CREATED.valu
 
 @dataclass(frozen=True, slots=True)
 class InboxEvent:
-    """One unhandled row. `payload` is whatever the caller gave, `payload_bytes` its size as text (None for a NULL payload)."""
+    """One unhandled row. `payload_text` is whatever the caller gave, None where it is NULL or larger than what was asked for;
+    `payload_bytes` is its size (None for NULL)."""
 
     id: int
     event_name: str | None
-    payload: Any
     payload_bytes: int | None
     created_at: datetime
+    payload_text: str | None
 
 
 def fire(connection: Connection, event_name: str, payload: dict[str, Any]) -> int | None:
@@ -39,8 +40,9 @@ def lock_intake(connection: Connection) -> None:
     connection.execute(named_queries("events")["lock_intake"])
 
 
-def waiting_events(connection: Connection, limit: int) -> list[InboxEvent]:
-    rows = connection.execute(named_queries("events")["waiting"], {"limit": limit, "later": LATER_EVENTS})
+def waiting_events(connection: Connection, limit: int, *, largest_bytes: int) -> list[InboxEvent]:
+    """The oldest unhandled rows; payloads above `largest_bytes` stay where they are."""
+    rows = connection.execute(named_queries("events")["waiting"], {"limit": limit, "later": LATER_EVENTS, "largest_bytes": largest_bytes})
     return [InboxEvent(**row) for row in rows]
 
 

@@ -60,6 +60,11 @@ class RunEnd:
     request_id: str | None = None
 
 
+def _storable(text: str | None) -> str | None:
+    """Without what PostgreSQL refuses in a text (NUL, half of a surrogate pair): a broken reply must not undo its own settlement."""
+    return None if text is None else text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
 def start(connection: Connection, subject: RunSubject, request_prompt: str) -> int:
     """Adds a `running` row just before a call is sent; returns its id."""
     row = connection.execute(named_queries("run_logs")["start"], {**subject.columns(), "request_prompt": request_prompt}).fetchone()
@@ -74,17 +79,17 @@ def finish(connection: Connection, log_id: int, end: RunEnd) -> None:
         {
             "log_id": log_id,
             "status": end.status.value,
-            "response_text": end.response_text,
+            "response_text": _storable(end.response_text),
             "tokens_used": end.charged_tokens,
             "input_tokens": end.input_tokens,
             "output_tokens": end.output_tokens,
             "usage_reported": end.usage_reported,
-            "model_ids": list(end.model_ids),
+            "model_ids": [_storable(name) for name in end.model_ids],
             "latency_ms": end.latency_ms,
-            "error_code": end.error_code,
-            "error_message": end.error_message,
-            "session_id": end.session_id,
-            "request_id": end.request_id,
+            "error_code": _storable(end.error_code),
+            "error_message": _storable(end.error_message),
+            "session_id": _storable(end.session_id),
+            "request_id": _storable(end.request_id),
         },
     )
 

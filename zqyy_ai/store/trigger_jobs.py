@@ -51,6 +51,7 @@ class TriggerJob:
     attempt: int
     fencing_token: int
     duplicate_count: int
+    sent_back_count: int
     not_before: datetime | None
     run_id: str | None
     progress: dict[str, int]
@@ -67,7 +68,8 @@ class TriggerJob:
     @property
     def given_up(self) -> dict[str, str]:
         """Targets that failed for good in an earlier round of this job, with their error codes."""
-        return dict(self.payload.get("given_up") or {})
+        given_up: dict[str, str] = self.payload.get("given_up") or {}
+        return given_up
 
     @property
     def only_missing(self) -> bool:
@@ -238,6 +240,14 @@ def give_up_lost(connection: Connection, *, max_attempts: int, dead_run_id: str 
         _announce(connection, job.site_id, job.id, job.status)
     if any(job.status is JobStatus.PENDING for job in jobs):
         connection.execute("SELECT pg_notify(%s, '')", [WORK_CHANNEL])
+    return jobs
+
+
+def cancel_of_run(connection: Connection, run_id: str) -> list[TriggerJob]:
+    """Ends the jobs that a run held which a person cancelled: `partial` when some of its work is done, else `failed`."""
+    jobs = [_job(row) for row in connection.execute(named_queries("trigger_jobs")["cancel_of_run"], {"run_id": run_id})]
+    for job in jobs:
+        _announce(connection, job.site_id, job.id, job.status)
     return jobs
 
 

@@ -66,7 +66,7 @@ def record_error(connection: Connection, trigger_id: int, error: str) -> None:
     connection.execute(named_queries("triggers")["failed"], {"trigger_id": trigger_id, "error": error[:1000]})
 
 
-def schedule_next(connection: Connection, trigger: Trigger, next_run_at: datetime) -> None:
+def schedule_next(connection: Connection, trigger: Trigger, next_run_at: datetime | None) -> None:
     """Keeps when the trigger is due next, and for which expression that was worked out."""
     connection.execute(
         named_queries("triggers")["schedule"],

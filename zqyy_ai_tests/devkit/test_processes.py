@@ -41,6 +41,39 @@ except StopRequested as stop:
 """
 
 
+# A supervisor with a server that ends last, and its client, which on SIGTERM takes its time and then writes whether the server still lived.
+SERVER_AND_CLIENT = """
+import os, sys
+from pathlib import Path
+from zqyy_ai.devkit.processes import Children, ChildSpec, StopRequested, StopSignals
+from zqyy_ai.devkit.watchdog import Watchdog
+folder = Path(sys.argv[1])
+SERVER = "import os, time; from pathlib import Path; Path('server').write_text(str(os.getpid())); time.sleep(600)"
+CLIENT = '''
+import signal, sys, time
+from pathlib import Path
+from zqyy_ai.devkit.watchdog import pid_is_alive
+def end(*_):
+    time.sleep(0.5)
+    Path("unfinished").write_text(str(pid_is_alive(int(Path("server").read_text()))))
+    Path("unfinished").rename("server_lived")
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+Path("client").touch()
+time.sleep(600)
+'''
+marker = f"ZQYY_STACK_ID={folder.name}-{os.getpid()}"
+watchdog = Watchdog(marker=marker)
+try:
+    with StopSignals() as signals, Children(folder / "logs", watchdog, marker, signals) as children:
+        children.start(ChildSpec("server", (sys.executable, "-c", SERVER), dict(os.environ), folder, ends_last=True))
+        children.start(ChildSpec("client", (sys.executable, "-c", CLIENT), dict(os.environ), folder))
+        children.serve()
+except StopRequested:
+    watchdog.dismiss()
+"""
+
+
 def start_supervisor(folder: Path, *arguments: str, ignores_sigint: bool = False) -> "subprocess.Popen[bytes]":
     def ignore_sigint() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -101,6 +134,20 @@ def test_a_supervisor_that_belongs_to_its_parent_stops_when_the_parent_is_killed
     parent.wait()
 
     eventually(lambda: not pid_is_alive(child) and not pid_is_alive(grandchild))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_what_the_others_call_ends_after_them(tmp_path: Path, number: signal.Signals) -> None:
+    """A run that is stopped in the middle of its calls would otherwise take the emulator's end for a failing DashScope."""
+    supervisor = subprocess.Popen([sys.executable, "-c", SERVER_AND_CLIENT, str(tmp_path)])
+    eventually(lambda: (tmp_path / "client").exists() and (tmp_path / "server").exists())
+
+    supervisor.send_signal(number)
+    supervisor.wait()
+
+    eventually((tmp_path / "server_lived").exists)
+    assert (tmp_path / "server_lived").read_text() == "True"
+    eventually(lambda: not pid_is_alive(int((tmp_path / "server").read_text())))
 
 
 class Supervised:

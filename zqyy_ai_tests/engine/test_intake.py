@@ -270,3 +270,16 @@ def test_events_whose_chains_are_not_built_yet_wait_in_the_inbox_untouched(datab
     fire(connection, {"site_id": 1001})
     assert intake(database) == IntakeCount(accepted=1)
     assert [inbox(connection)[event_id]["handled_at"] for event_id in waiting] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "poison",
+    ["[" * 2000 + "]" * 2000, '{"site_id": 1001, "x": 1e5000}', '{"site_id": 1001, "x": 1e400}', '{"site_id": 1001, "given_up": "x"}'],
+)
+def test_a_payload_that_jsonb_takes_and_python_does_not_holds_up_nothing(database: Database, connection: Connection, poison: str) -> None:
+    connection.execute("SELECT biz.fire_ai_event('ai_dws_completed', %s::text::jsonb)", [poison])
+    fire(connection, {"site_id": 1002})
+    intake(database)
+    assert {row["site_id"] for row in jobs(connection)} >= {1002}
+    waiting = connection.execute("SELECT count(*) AS n FROM biz.ai_events WHERE handled_at IS NULL").fetchone()
+    assert waiting == {"n": 0}

@@ -1,6 +1,7 @@
 """A site's windows side by side under one job, on demo data: the job's life, what is called, and what stays as it was."""
 
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -35,6 +36,7 @@ from zqyy_ai_tests.engine.workbench import (
     jobs,
     log_statuses,
     logs,
+    wait_until,
 )
 from zqyy_ai_tests.restored_database import remember, restore
 
@@ -367,7 +369,7 @@ def test_a_run_that_a_restart_interrupts_leaves_its_job_to_the_next_run(engine: 
     with pytest.raises(KeyboardInterrupt), PrewarmRun(engine, 1001, ALL_WINDOWS, run_id="run-a"):
         raise KeyboardInterrupt
     job = job_of(connection, job_id)
-    assert (job.status, job.attempt) == (JobStatus.PENDING, 1)
+    assert (job.status, job.attempt) == (JobStatus.PENDING, 0)
     assert held_rows(connection) == 0
 
 
@@ -398,3 +400,51 @@ def test_a_stopping_process_sends_its_job_back(engine: Engine, connection: Conne
     job = job_of(connection, job_id)
     assert (job.status, job.attempt, emulator.posts) == (JobStatus.PENDING, 0, 0)
     assert alerts(connection) == []
+
+
+def test_a_load_that_merges_while_another_job_runs_is_not_taken_for_done(engine: Engine, connection: Connection) -> None:
+    fire_load(engine, is_forced=True)
+    waiting = fire_load(engine)
+    with PrewarmRun(engine, 1001, ALL_WINDOWS, run_id="run-a", asked_by_sensor=True) as run:
+        outcomes = run.outcomes()
+        next(outcomes)
+        assert fire_load(engine, etl_run_id="late") == waiting
+        list(outcomes)
+    assert job_of(connection, waiting).status is JobStatus.PENDING
+
+
+@pytest.mark.parametrize("how", [{"only_missing": True}, {"regenerate": True}])
+def test_a_persons_run_of_another_kind_leaves_the_job_that_waits(engine: Engine, connection: Connection, how: dict[str, Any]) -> None:
+    waiting = fire_load(engine)
+    with PrewarmRun(engine, 1001, ALL_WINDOWS, run_id="run-a", **how) as run:
+        assert run.job is not None
+        assert run.job.id != waiting
+    assert job_of(connection, waiting).status is JobStatus.PENDING
+
+
+def test_jobs_of_an_old_dispatcher_are_never_run(engine: Engine, connection: Connection) -> None:
+    connection.execute("INSERT INTO biz.ai_trigger_jobs (event_type, site_id, status) VALUES ('dws_completed', 1001, 'pending')")
+    assert prewarm(engine, asked_by_sensor=True) == []
+
+
+def test_connections_that_are_lost_during_the_calls_lose_no_answer(
+    make_engine: EngineMaker, database: Database, connection: Connection, emulator: EmulatorControl
+) -> None:
+    engine = make_engine()
+    emulator.plan(latency={"seconds": 1.0})
+    with PrewarmRun(engine, 1001, WHOLE_SITE, run_id="run-a") as run:
+        outcomes = run.outcomes()
+        cut = """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE application_name = 'zqyy_ai' AND datname = current_database() AND pid <> pg_backend_pid()
+        """
+
+        def cut_connections() -> None:
+            wait_until(lambda: emulator.posts >= 4)
+            connection.execute(cut)
+
+        threading.Thread(target=cut_connections).start()
+        assert statuses(list(outcomes)) == {StepStatus.ANSWERED: len(WHOLE_SITE)}
+    assert emulator.posts == len(WHOLE_SITE)
+    assert held_rows(connection) == 0
+    database._pool.check()  # the tests' own connections were cut too

@@ -143,25 +143,25 @@ def test_two_sensors_that_look_at_once_fire_a_load_once(database: Database, conn
 def test_the_schedule_fires_for_active_sites_that_have_no_prewarm_of_their_business_date(
     database: Database, connection: Connection
 ) -> None:
-    assert fire_for_unprewarmed_sites(database, CLOCK, LIVE) == [1001, 1002, 1003]
+    assert fire_for_unprewarmed_sites(connection, CLOCK, LIVE) == [1001, 1002, 1003]
     assert intake(database) == IntakeCount(accepted=3)
-    assert fire_for_unprewarmed_sites(database, CLOCK, LIVE) == []
+    assert fire_for_unprewarmed_sites(connection, CLOCK, LIVE) == []
     assert {job["payload"]["source"] for job in jobs(connection)} == {"schedule"}
-    assert fire_for_unprewarmed_sites(database, HandClock(NOW + timedelta(days=1)), LIVE) == [1001, 1002, 1003]
+    assert fire_for_unprewarmed_sites(connection, HandClock(NOW + timedelta(days=1)), LIVE) == [1001, 1002, 1003]
 
 
 def test_a_site_whose_prewarm_failed_is_fired_for_again(database: Database, connection: Connection) -> None:
-    fire_for_unprewarmed_sites(database, CLOCK, LIVE)
+    fire_for_unprewarmed_sites(connection, CLOCK, LIVE)
     intake(database)
     connection.execute("UPDATE biz.ai_trigger_jobs SET status = 'partial' WHERE site_id = 1002")
-    assert fire_for_unprewarmed_sites(database, CLOCK, LIVE) == [1002]
+    assert fire_for_unprewarmed_sites(connection, CLOCK, LIVE) == [1002]
 
 
 # Asking Dagster for runs
 
 
 def test_sites_whose_jobs_may_start_want_a_run(database: Database, connection: Connection) -> None:
-    fire_for_unprewarmed_sites(database, CLOCK, LIVE)
+    fire_for_unprewarmed_sites(connection, CLOCK, LIVE)
     intake(database)
     connection.execute("UPDATE biz.ai_trigger_jobs SET not_before = clock_timestamp() + interval '1 hour' WHERE site_id = 1001")
     connection.execute("UPDATE biz.sites SET is_active = false WHERE site_id = 1002")
@@ -169,7 +169,7 @@ def test_sites_whose_jobs_may_start_want_a_run(database: Database, connection: C
 
 
 def test_a_past_days_jobs_want_no_run_and_are_over(database: Database, connection: Connection) -> None:
-    fire_for_unprewarmed_sites(database, CLOCK, LIVE)
+    fire_for_unprewarmed_sites(connection, CLOCK, LIVE)
     intake(database)
     assert sites_wanting_a_run(database, HandClock(NOW + timedelta(days=1)), LIVE) == []
     assert {job["status"] for job in jobs(connection)} == {"completed"}

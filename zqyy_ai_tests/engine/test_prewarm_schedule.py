@@ -15,7 +15,7 @@ def at(day: int, time: str) -> datetime:
 
 
 def check(database: Database, now: datetime) -> ScheduleCheck:
-    return check_schedule(database, HandClock(now))
+    return check_schedule(database, HandClock(now), lambda _: None)
 
 
 def row(connection: Connection, job_name: str = "ai_dws_prewarm_0830") -> dict[str, Any]:
@@ -87,12 +87,25 @@ def test_an_edit_after_a_missed_fire_does_not_fire_for_the_old_expression(databa
     assert check(database, at(19, "09:00")) == ScheduleCheck(is_due=False, next_run_at=at(19, "20:00"))
 
 
-def test_a_disabled_row_is_left_alone(database: Database, connection: Connection) -> None:
+def test_what_would_have_been_due_while_a_row_was_disabled_is_not_made_up_for(database: Database, connection: Connection) -> None:
     check(database, at(18, "10:00"))
     connection.execute("UPDATE biz.trigger_jobs SET status = 'disabled'")
-    before = row(connection)
     assert check(database, at(19, "09:00")) == ScheduleCheck(is_due=False, next_run_at=None)
-    assert row(connection) == before
+    connection.execute("UPDATE biz.trigger_jobs SET status = 'enabled'")
+    assert check(database, at(19, "15:00")) == ScheduleCheck(is_due=False, next_run_at=at(20, "08:30"))
+
+
+def test_what_is_done_when_due_and_the_move_to_the_next_moment_happen_together_or_not_at_all(
+    database: Database, connection: Connection
+) -> None:
+    check(database, at(18, "10:00"))
+
+    def fail(_: Connection) -> None:
+        raise RuntimeError("the database went away")
+
+    with pytest.raises(RuntimeError):
+        check_schedule(database, HandClock(at(19, "09:00")), fail)
+    assert check(database, at(19, "09:01")).is_due
 
 
 def test_without_the_row_nothing_is_due(database: Database, connection: Connection) -> None:

@@ -6,7 +6,7 @@ import pytest
 from zqyy_ai.domain.business_clock import MIDNIGHT
 from zqyy_ai.domain.events import EventType
 from zqyy_ai.domain.jobs import JobStatus
-from zqyy_ai.engine.recovery import Recovered, recover_dead_run, recover_lost_leases
+from zqyy_ai.engine.recovery import Recovered, recover_cancelled_run, recover_dead_run, recover_lost_leases
 from zqyy_ai.guards.budget import BudgetGuard, BudgetPolicy
 from zqyy_ai.store import run_logs, step_claims, trigger_jobs
 from zqyy_ai.store.database import Connection, Database
@@ -105,10 +105,27 @@ def test_a_job_that_was_lost_too_often_is_dead_with_a_critical_alert(database: D
 def test_the_job_of_a_persons_run_that_died_has_failed_for_nobody_else_would_take_it(database: Database, connection: Connection) -> None:
     new = NewJob(EventType.RUN_APP, 1001, TODAY, "run_app|1001|this_month__all|x|live", "app2", {}, is_forced=True)
     trigger_jobs.add_running(connection, new, run_id="run-1", worker_id=uuid4(), lease=ALIVE)
-    assert recover_dead_run(database, BUDGET, "run-1", max_attempts=3) == Recovered(jobs_failed=1)
+    assert recover_dead_run(database, BUDGET, "run-1", max_attempts=3) == Recovered(jobs_ended=1)
     [row] = jobs(connection)
     assert (row["status"], row["error_message"]) == ("failed", "执行进程中断,请重新运行")
     assert row["finished_at"] is not None
+
+
+@pytest.mark.parametrize(("done", "status"), [(0, "failed"), (3, "partial")])
+def test_the_job_of_a_cancelled_run_ends_and_what_it_held_is_freed(
+    database: Database, connection: Connection, done: int, status: str
+) -> None:
+    """As against a dead run's: a person does not want it, so no other run takes it up."""
+    _, job = work_of_a_worker(connection, lease=ALIVE)
+    trigger_jobs.record_progress(connection, job, {"done": done})
+
+    found = recover_cancelled_run(database, BUDGET, "run-1")
+
+    assert found == Recovered(jobs_ended=1, reservations_charged=1, reservations_released=1)
+    [row] = jobs(connection)
+    assert (row["status"], row["error_message"]) == (status, "运行被取消")
+    assert held_rows(connection) == 0
+    assert recover_cancelled_run(database, BUDGET, "run-1").is_nothing
 
 
 @pytest.mark.parametrize("recovers_by_run", [True, False])

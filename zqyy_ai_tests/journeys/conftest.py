@@ -13,7 +13,7 @@ from zqyy_ai.domain.business_clock import SystemClock, business_date_at
 from zqyy_ai.store.events import lock_intake
 from zqyy_ai_tests.journeys.stack import Home, Stack, await_nobody
 
-SITES = 12
+SITES = 18
 # Stopping takes its ten seconds of grace when a run is in progress.
 GONE_SECONDS = 15.0
 

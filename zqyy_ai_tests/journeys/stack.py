@@ -259,7 +259,8 @@ class Stack:
 
     @property
     def _emulator_url(self) -> str:
-        return self.environment["DASHSCOPE_HTTP_BASE_URL"].removesuffix("/api/v1")
+        # `zqyy-ai env` names an embedded one; an external one is in the operator's own environment.
+        return {**self.home.environment, **self.environment}["DASHSCOPE_HTTP_BASE_URL"].removesuffix("/api/v1")
 
 
 ALL_WINDOWS = frozenset(str(window) for window in WINDOW_KEYS)

@@ -116,7 +116,7 @@ def test_events_of_chains_that_are_not_built_yet_do_not_count_as_waiting(connect
     assert not events.has_waiting_events(connection)
     event_id = events.fire(connection, EventName.DWS_COMPLETED, {"site_id": 1001})
     assert events.has_waiting_events(connection)
-    assert [event.id for event in events.waiting_events(connection, 10)] == [event_id]
+    assert [event.id for event in events.waiting_events(connection, 10, largest_bytes=1000)] == [event_id]
 
 
 def test_a_handled_event_waits_no_longer(connection: Connection) -> None:

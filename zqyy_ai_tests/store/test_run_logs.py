@@ -50,3 +50,9 @@ def test_a_refusal_is_a_row_that_has_ended_without_a_call(connection: Connection
     row = row_of(connection, log_id)
     assert (row["status"], row["error_message"], row["tokens_used"], row["latency_ms"]) == ("failed", "budget_exceeded:daily", 0, 0)
     assert row["finished_at"] >= row["created_at"]
+
+
+def test_a_broken_reply_is_kept_as_far_as_it_can_be_and_undoes_nothing(connection: Connection) -> None:
+    log_id = run_logs.start(connection, SUBJECT, "提示词")
+    run_logs.finish(connection, log_id, RunEnd(RunStatus.FAILED, 1, 350, "回答\ud83d\0。", error_message="\0"))
+    assert (row_of(connection, log_id)["response_text"], row_of(connection, log_id)["tokens_used"]) == ("回答?。", 350)

@@ -30,7 +30,8 @@ RETURNING id
 
 -- name: extend
 -- A row that never expires (NULL) stays so.
-UPDATE biz.ai_cache SET expires_at = %(expires_at)s WHERE id = %(cache_id)s AND expires_at < %(expires_at)s
+UPDATE biz.ai_cache SET expires_at = CASE WHEN expires_at IS NULL THEN NULL ELSE greatest(expires_at, %(expires_at)s) END
+WHERE id = %(cache_id)s AND (status = 'valid' OR status IS NULL)
 
 -- name: set_generating
 INSERT INTO biz.ai_cache (cache_type, site_id, target_id, result_json, status, triggered_by, created_at)

@@ -5,7 +5,9 @@ SELECT biz.fire_ai_event(%(event_name)s, %(payload)s) AS id
 SELECT pg_advisory_xact_lock(720410100202)
 
 -- name: waiting
-SELECT id, event_name, payload, octet_length(payload::text) AS payload_bytes, created_at
+-- As text, and only where it is small enough: what a caller stored need not be readable for us.
+SELECT id, event_name, octet_length(payload::text) AS payload_bytes, created_at,
+       CASE WHEN octet_length(payload::text) <= %(largest_bytes)s THEN payload::text END AS payload_text
 FROM biz.ai_events
 WHERE handled_at IS NULL AND (NOT event_name = ANY(%(later)s) OR event_name IS NULL)
 ORDER BY id

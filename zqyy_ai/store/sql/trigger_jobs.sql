@@ -23,9 +23,10 @@ ORDER BY id
 
 -- name: count_duplicate
 UPDATE biz.ai_trigger_jobs
-SET duplicate_count = duplicate_count + 1,
-    payload = CASE WHEN %(etl_run_id)s::text IS NULL THEN payload
-                   ELSE jsonb_set(coalesce(payload, '{}'), '{etl_run_ids}',
+-- New data are new questions: what had failed for good is asked again.
+SET duplicate_count = duplicate_count + 1, last_event_at = clock_timestamp(),
+    payload = CASE WHEN %(etl_run_id)s::text IS NULL THEN coalesce(payload, '{}') - 'given_up'
+                   ELSE jsonb_set(coalesce(payload, '{}') - 'given_up', '{etl_run_ids}',
                                   coalesce(payload -> 'etl_run_ids', '[]') || to_jsonb(%(etl_run_id)s::text)) END
 WHERE id = %(job_id)s
 
@@ -43,7 +44,7 @@ SET status = 'running', attempt = attempt + 1, fencing_token = fencing_token + 1
 WHERE id = (
     -- SKIP LOCKED: of two runs that look at once, each takes a row of its own, and neither waits for the other.
     SELECT id FROM biz.ai_trigger_jobs
-    WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = %(site_id)s
+    WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = %(site_id)s AND dedup_key IS NOT NULL
       AND (not_before IS NULL OR not_before <= clock_timestamp())
     -- What a person asked for comes first; `regenerate` first of all, because it covers the others.
     ORDER BY coalesce((payload ->> 'regenerate')::boolean, false) DESC, is_forced DESC, priority DESC, id
@@ -61,14 +62,15 @@ RETURNING id
 UPDATE biz.ai_trigger_jobs
 SET status = 'completed', run_id = %(run_id)s, started_at = %(data_read_at)s, finished_at = clock_timestamp(),
     payload = coalesce(payload, '{}') || jsonb_build_object('done_by_job', %(job_id)s::bigint)
-WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = %(site_id)s AND created_at < %(data_read_at)s
+WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = %(site_id)s AND dedup_key IS NOT NULL
+  AND coalesce(last_event_at, created_at) < %(data_read_at)s
   AND NOT coalesce((payload ->> 'regenerate')::boolean, false)
 RETURNING id
 
 -- name: send_back
 UPDATE biz.ai_trigger_jobs
 SET status = 'pending', not_before = %(not_before)s, error_message = %(error_message)s,
-    payload = coalesce(payload, '{}') || jsonb_build_object('given_up', %(given_up)s::jsonb), attempt = greatest(attempt - 1, 0),
+    payload = coalesce(payload, '{}') || jsonb_build_object('given_up', %(given_up)s::jsonb), attempt = greatest(attempt - 1, 0), sent_back_count = sent_back_count + 1,
     lease_expires_at = NULL, worker_id = NULL, run_requested_at = NULL
 WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s AND status = 'running'
 RETURNING id
@@ -78,13 +80,15 @@ UPDATE biz.ai_trigger_jobs SET progress_at = clock_timestamp(), progress = %(pro
 
 -- name: sites_wanting_a_run
 SELECT DISTINCT job.site_id FROM biz.ai_trigger_jobs job JOIN biz.sites site ON site.site_id = job.site_id AND coalesce(site.is_active, true)
-WHERE job.status = 'pending' AND job.event_type = 'dws_completed' AND (job.not_before IS NULL OR job.not_before <= clock_timestamp())
+-- Rows without a dedup key are an old dispatcher's.
+WHERE job.status = 'pending' AND job.event_type = 'dws_completed' AND job.dedup_key IS NOT NULL AND (job.not_before IS NULL OR job.not_before <= clock_timestamp())
   AND (job.run_requested_at IS NULL OR job.run_requested_at < clock_timestamp() - %(request_lease)s)
 ORDER BY job.site_id
 
 -- name: mark_run_requested
 UPDATE biz.ai_trigger_jobs SET run_requested_at = clock_timestamp()
 WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = ANY(%(site_ids)s)
+  AND (not_before IS NULL OR not_before <= clock_timestamp())
   AND (run_requested_at IS NULL OR run_requested_at < clock_timestamp() - %(request_lease)s)
 RETURNING site_id
 
@@ -98,6 +102,13 @@ SET status = CASE WHEN event_type <> 'dws_completed' THEN 'failed' WHEN attempt 
                          ELSE '执行进程中断,等待重新执行' END,
     fencing_token = fencing_token + 1, lease_expires_at = NULL, worker_id = NULL, run_requested_at = NULL
 WHERE status = 'running' AND (lease_expires_at < clock_timestamp() OR (%(run_id)s::text IS NOT NULL AND run_id = %(run_id)s))
+RETURNING *
+
+-- name: cancel_of_run
+UPDATE biz.ai_trigger_jobs
+SET status = CASE WHEN (progress ->> 'done')::integer > 0 THEN 'partial' ELSE 'failed' END, error_message = '运行被取消',
+    finished_at = clock_timestamp(), fencing_token = fencing_token + 1, lease_expires_at = NULL, worker_id = NULL
+WHERE status = 'running' AND run_id = %(run_id)s
 RETURNING *
 
 -- name: runs_left

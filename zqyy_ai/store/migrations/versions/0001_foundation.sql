@@ -54,6 +54,8 @@ CREATE TABLE zqyy_staging.ai_trigger_jobs (
     dedup_key        text,
     business_date    date,
     duplicate_count  integer NOT NULL DEFAULT 0,
+    last_event_at    timestamptz,
+    sent_back_count  integer NOT NULL DEFAULT 0,
     attempt          integer NOT NULL DEFAULT 0,
     not_before       timestamptz,
     priority         integer NOT NULL DEFAULT 0,
