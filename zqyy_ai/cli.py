@@ -33,6 +33,22 @@ class _OneLineErrors(click.Group):
             ctx.exit(EXIT_ERROR)
         except KeyboardInterrupt:
             ctx.exit(130)
+        except Exception as failure:
+            if not _is_database_trouble(failure):
+                raise
+            said = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+            click.echo(
+                f"错误: 数据库操作失败：{said[:300]}；请检查 ZQYY_DATABASE_URL、数据库是否在运行以及账号权限，或运行 zqyy-ai doctor",
+                err=True,
+            )
+            ctx.exit(EXIT_ERROR)
+
+
+def _is_database_trouble(failure: Exception) -> bool:
+    """Only where a database library is loaded at all: importing one costs time."""
+    found = [sys.modules[name] for name in ("psycopg", "sqlalchemy.exc") if name in sys.modules]
+    kinds = tuple(kind for module in found for name in ("OperationalError", "ProgrammingError") if (kind := getattr(module, name, None)))
+    return isinstance(failure, kinds)
 
 
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -40,7 +56,7 @@ class _OneLineErrors(click.Group):
 def main() -> None:
     """台球门店 AI 洞察：让 biz.ai_cache 始终有新鲜、正确、可负担的内容。
 
-    设置全部来自环境变量，见 README。未设置 ZQYY_DATABASE_URL 时使用内置 PostgreSQL，未设置 DASHSCOPE_API_KEY 时使用百炼模拟器。
+    设置全部来自环境变量，见 docs/settings.md。未设置 ZQYY_DATABASE_URL 时使用内置 PostgreSQL，未设置 DASHSCOPE_API_KEY 时使用百炼模拟器。
     """
 
 
@@ -120,9 +136,12 @@ def demo_data(sites: int, days: int, seed: int, until: Any) -> None:
 @main.command()
 @click.option("--site", "wanted", required=True, multiple=True, metavar="编号|all", help="门店编号，如 1001，可重复；all 为所有营业门店。")
 @click.option("--missing", is_flag=True, help="只预热还没有有效结果的窗口。")
+@click.option("--regenerate", is_flag=True, help="不复用已有结果，全部重新调用模型（会产生费用）。")
 @click.option("--no-wait", is_flag=True, help="登记任务后立即返回，不显示进度。")
-def prewarm(wanted: tuple[str, ...], missing: bool, no_wait: bool) -> None:
+def prewarm(wanted: tuple[str, ...], missing: bool, regenerate: bool, no_wait: bool) -> None:
     """预热门店的 72 个财务窗口：登记一个任务，由 Dagster 执行。需要服务正在运行。"""
+    if missing and regenerate:
+        raise click.UsageError("--missing 与 --regenerate 不能同时使用")
     from rich.console import Console
 
     from zqyy_ai.engine.prewarm_requests import prewarm_progress, request_prewarm, wanted_sites
@@ -133,7 +152,7 @@ def prewarm(wanted: tuple[str, ...], missing: bool, no_wait: bool) -> None:
     started = time.monotonic()
     with Database(_joined_settings().required_database_url(), max_connections=2, application_name="zqyy-ai prewarm") as database:
         site_ids = wanted_sites(database, wanted)
-        jobs = [(site_id, request_prewarm(database, site_id, only_missing=missing)) for site_id in site_ids]
+        jobs = [(site_id, request_prewarm(database, site_id, only_missing=missing, regenerate=regenerate)) for site_id in site_ids]
         for site_id, job_id in jobs:
             console.print(f"门店 {site_id}：任务 {job_id} 已登记")
         if no_wait:

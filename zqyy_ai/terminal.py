@@ -12,6 +12,8 @@ from rich.table import Table
 from zqyy_ai.engine.prewarm_requests import PrewarmProgress
 
 POLL_SECONDS = 0.5
+# After that long in the queue, say where to look.
+PATIENCE_SECONDS = 30.0
 # How often a log file or a pipe gets a line, where a terminal has a moving bar.
 PLAIN_STEP_WINDOWS = 12
 STATUS_TITLES = {
@@ -74,13 +76,22 @@ class PrewarmBar:
 
 def watch_prewarm(console: Console, site_id: int, read: Callable[[], PrewarmProgress], wait: Callable[[float], None]) -> PrewarmProgress:
     """Shows the progress until the prewarm is finished and returns its end. `wait` sleeps, and may raise to leave."""
+    told: str | None = None
+    waited_seconds = 0.0
     with PrewarmBar(console, site_id) as bar:
         while True:
             progress = read()
             bar.show(progress)
             if progress.finished:
                 return progress
+            why = progress.why_waiting
+            if why is None and progress.status == "pending" and waited_seconds >= PATIENCE_SECONDS:
+                why = "仍在排队：请确认 Dagster 正在运行（zqyy-ai doctor），或该门店已有运行在进行"
+            if why is not None and why != told:
+                console.print(f"门店 {site_id}：{why}", soft_wrap=True)
+                told = why
             wait(POLL_SECONDS)
+            waited_seconds += POLL_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

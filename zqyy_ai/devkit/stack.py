@@ -309,6 +309,8 @@ def _addresses(plan: _Plan, database_url: str, dagster_database_url: str) -> Sta
         "ZQYY_DAGSTER_DATABASE_URL": dagster_database_url,
         "ZQYY_DAGSTER_STORAGE_URL": dagster_storage_url(dagster_database_url),
         "ZQYY_CODE_SERVER_PORT": str(settings.code_server_port),
+        "ZQYY_DAGSTER_PORT": str(settings.dagster_port),
+        "ZQYY_HOST": settings.host,
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "DAGSTER_URL": dagster_url,
         # Spares `dagster asset materialize --select app2_finance …` its `-m`: that command looks into no workspace file.

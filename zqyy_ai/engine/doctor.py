@@ -138,7 +138,7 @@ def _check_dashscope(settings: Settings) -> Iterator[CheckOutcome]:
         yield CheckOutcome(name, Verdict.FAILED, "没有可用的 API key", str(unusable))
         return
     for app in (APPS[app_type] for app_type in _FINANCE_APPS if app_type in settings.app_ids):
-        found = probe_application(api_key, base_url, settings.app_id(app.app_type))
+        found = probe_application(api_key, base_url, settings.app_id(app.app_type), workspace=settings.dashscope_workspace)
         subject = f"{name} {app.title}"
         match found.verdict:
             case ProbeVerdict.OK:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from zqyy_ai.domain.business_clock import Clock, SystemClock
+from zqyy_ai.domain.business_clock import SHANGHAI, Clock, SystemClock
 from zqyy_ai.domain.errors import InvalidRequest
 from zqyy_ai.domain.events import EventName
 from zqyy_ai.domain.jobs import JobStatus
@@ -29,6 +29,14 @@ class PrewarmProgress:
     tokens: int
     run_id: str | None
     error_message: str | None
+    not_before: datetime | None = None
+
+    @property
+    def why_waiting(self) -> str | None:
+        """Why the job went back to the queue, and until when; None when it did not."""
+        if self.status is not JobStatus.PENDING or self.not_before is None:
+            return None
+        return f"{self.not_before.astimezone(SHANGHAI):%H:%M:%S} 之后重试:{self.error_message or ''}"
 
     @property
     def finished(self) -> bool:
@@ -84,6 +92,7 @@ def prewarm_progress(database: Database, job_id: int) -> PrewarmProgress:
         tokens=counts.get("tokens", 0),
         run_id=job.run_id,
         error_message=job.error_message,
+        not_before=job.not_before,
     )
 
 

@@ -20,7 +20,7 @@ class Probe:
     detail: str
 
 
-def probe_application(api_key: str, base_url: str, app_id: str, *, timeout_seconds: float = 10.0) -> Probe:
+def probe_application(api_key: str, base_url: str, app_id: str, *, workspace: str | None = None, timeout_seconds: float = 10.0) -> Probe:
     """Posts a call without a prompt. DashScope checks the key first, then the parameters: a complaint about the prompt is good news."""
     import requests  # 0.2 s that only the doctor and calls need
 
@@ -31,7 +31,7 @@ def probe_application(api_key: str, base_url: str, app_id: str, *, timeout_secon
             answer = session.post(
                 url,
                 json={"model": "", "parameters": {}, "input": {}},
-                headers={"Authorization": f"Bearer {api_key}"},
+                headers={"Authorization": f"Bearer {api_key}"} | ({"X-DashScope-WorkSpace": workspace} if workspace else {}),
                 timeout=timeout_seconds,
                 allow_redirects=False,
             )
