@@ -3,10 +3,14 @@
 Thin: partition keys become a `PrewarmRun`, its outcomes become materialisations and check evaluations.
 """
 
+import time
 from collections.abc import Iterator
 from itertools import groupby
 
 import dagster as dg
+
+# Not exported, though `AssetCheckEvaluation` takes it: dagster's version is pinned.
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from zqyy_ai.domain.windows import AREA_TITLES, TIME_DIMENSION_TITLES, WindowKey
 from zqyy_ai.engine.assembly import Engine
@@ -15,22 +19,24 @@ from zqyy_ai.engine.step import StepResult, StepStatus
 from zqyy_ai.orchestration.partitions import finance_key, finance_partitions, parse_finance_key
 from zqyy_ai.orchestration.resources import EngineResource
 from zqyy_ai.settings import Settings
+from zqyy_ai.store.sites import Site
 
 ASKED_BY_TAG = "zqyy/asked_by"
 SITE_TAG = "zqyy/site_id"
 SENSOR = "sensor"
+_ASSET_KEY = dg.AssetKey("app2_finance")
 _MOST_FAILURES_TOLD = 72
 
 finance_view = dg.AssetSpec(
     dg.AssetKey(["ai_source", "finance_daily"]),
-    description="门店 × 营业日 × 区域 的财务日报视图,由 ETL 写入。字段见 docs/warehouse.md。",
+    description="门店 × 营业日 × 区域 的财务日报视图，由 ETL 写入。字段见 docs/warehouse.md。",
     group_name="warehouse",
 )
 
 answer_validates = dg.AssetCheckSpec(
     "answer_validates",
     asset="app2_finance",
-    description="模型的回答通过输出结构校验(3–7 条洞察,编号连续,长度在界内)。",
+    description="模型的回答通过输出结构校验（3–7 条洞察，编号连续，长度在界内）。",
     partitions_def=finance_partitions,
 )
 not_stale = dg.AssetCheckSpec(
@@ -42,7 +48,7 @@ not_stale = dg.AssetCheckSpec(
 
 
 class PrewarmConfig(dg.Config):
-    """`regenerate`:不复用已有回答,全部重新调用(会产生费用)。`only_missing`:仍有效的窗口保持不动。"""
+    """`regenerate`：不复用已有回答，全部重新调用（会产生费用）。`only_missing`：仍有效的窗口保持不动。"""
 
     regenerate: bool = False
     only_missing: bool = False
@@ -54,10 +60,10 @@ class PrewarmConfig(dg.Config):
         dg.AssetSpec(
             "app2_finance",
             description=(
-                "财务洞察:每个门店 8 个时间维度 × 9 个区域,共 72 个窗口;area=all 由 App2 回答,其余由 App2a 回答。"
-                "写入 biz.ai_cache,当个营业日结束时过期;数据没有变化的窗口复用上次的回答,不调用模型。\n\n"
-                "失败的原因:百炼调用失败或超时、回答不符合结构、熔断器打开、限流、Token 预算用完、ai_source 视图不可读。"
-                "失败的窗口显示为红色,其余照常更新;原因见本次运行的日志与 biz.ai_run_logs。重新运行只会调用失败的窗口。"
+                "财务洞察：每个门店 8 个时间维度 × 9 个区域，共 72 个窗口；area=all 由 App2 回答，其余由 App2a 回答。"
+                "写入 biz.ai_cache，当个营业日结束时过期；数据没有变化的窗口复用上次的回答，不调用模型。\n\n"
+                "失败的原因：百炼调用失败或超时、回答不符合结构、熔断器打开、限流、Token 预算用完、ai_source 视图不可读。"
+                "失败的窗口显示为红色，其余照常更新；原因见本次运行的日志与 biz.ai_run_logs。重新运行只会调用失败的窗口。"
             ),
             deps=[finance_view],
             skippable=True,
@@ -84,8 +90,9 @@ def app2_finance(context: dg.AssetExecutionContext, config: PrewarmConfig, engin
                 context.log.exception("门店 %s 的预热中断", site_id)
                 bad[str(site_id)] = f"{type(failure).__name__}: {failure}"
     if bad:
+        first, why = next(iter(bad.items()))
         raise dg.Failure(
-            f"{len(bad)} 处失败,其余已更新;重新运行只会调用失败的窗口。首个:{next(iter(bad.items()))}",
+            f"{len(bad)} 处失败，其余已更新；重新运行只会调用失败的窗口。首个 {first}：{why}",
             metadata=dict(list(bad.items())[:_MOST_FAILURES_TOLD]),
             allow_retries=False,
         )
@@ -112,19 +119,20 @@ def _prewarm_site(
     )
     with prewarm:
         if prewarm.job is None:
-            context.log.info("门店 %s:任务已由另一个运行领取,本次没有要做的事", site_id)
+            context.log.info("门店 %s：任务已由另一个运行领取，本次没有要做的事", site_id)
             return
-        context.log.info("门店 %s:任务 %s,%s 个窗口", site_id, prewarm.job.id, len(windows))
+        context.log.info("门店 %s：任务 %s，%s 个窗口", site_id, prewarm.job.id, len(windows))
         for outcome in prewarm.outcomes():
             key = finance_key(site_id, outcome.window)
             result = outcome.result
             if result.status.is_good:
-                yield dg.AssetMaterialization("app2_finance", partition=key, metadata=_metadata(outcome, engine.settings))
+                yield dg.AssetMaterialization("app2_finance", partition=key, metadata=_metadata(outcome, prewarm.site, engine.settings))
             else:
                 bad[key] = f"{result.error_code}: {result.error_message}"
-                context.log.error("%s 失败:%s: %s(run_log %s)", key, result.error_code, result.error_message, result.run_log_id)
+                context.log.error("%s 失败：%s: %s（run_log %s）", key, result.error_code, result.error_message, result.run_log_id)
             has_answer = result.status.is_good or prewarm.has_valid_answer(outcome.window)
-            yield from _check_evaluations(key, result, has_answer=has_answer)
+            target = _just_materialised(context, key) if result.status.is_good else _newest_materialisation(context, key)
+            yield from _check_evaluations(key, result, target, has_answer=has_answer)
 
 
 def _is_cancelled(context: dg.AssetExecutionContext) -> bool:
@@ -133,34 +141,55 @@ def _is_cancelled(context: dg.AssetExecutionContext) -> bool:
     return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
-def _check_evaluations(key: str, result: StepResult, *, has_answer: bool) -> Iterator[dg.AssetCheckEvaluation]:
-    asset_key = dg.AssetKey("app2_finance")
+def _just_materialised(context: dg.AssetExecutionContext, key: str) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """As below, for the materialisation that this run has just yielded: only its number is looked up, which costs a tenth."""
+    found = context.instance.get_latest_storage_id_by_partition(_ASSET_KEY, dg.DagsterEventType.ASSET_MATERIALIZATION, {key})
+    if key not in found:
+        return None
+    return AssetCheckEvaluationTargetMaterializationData(storage_id=found[key], run_id=context.run.run_id, timestamp=time.time())
+
+
+def _newest_materialisation(context: dg.AssetExecutionContext, key: str) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """What a check's evaluation is about. Without it Dagster takes the evaluation for one of an older materialisation, and shows none."""
+    newest = context.instance.fetch_materializations(dg.AssetRecordsFilter(_ASSET_KEY, asset_partitions=[key]), limit=1).records
+    if not newest:
+        return None
+    return AssetCheckEvaluationTargetMaterializationData(
+        storage_id=newest[0].storage_id, run_id=newest[0].run_id, timestamp=newest[0].timestamp
+    )
+
+
+def _check_evaluations(
+    key: str, result: StepResult, target: AssetCheckEvaluationTargetMaterializationData | None, *, has_answer: bool
+) -> Iterator[dg.AssetCheckEvaluation]:
     # A refusal or a failed connection says nothing about an answer: only an answer that came is judged.
     if result.status.is_good or (result.error_code or "").startswith("reply_"):
         yield dg.AssetCheckEvaluation(
-            asset_key,
+            _ASSET_KEY,
             answer_validates.name,
             passed=result.status.is_good,
             partition=key,
+            target_materialization_data=target,
             metadata={} if result.status.is_good else {"原因": result.error_message or ""},
         )
     yield dg.AssetCheckEvaluation(
-        asset_key,
+        _ASSET_KEY,
         not_stale.name,
         passed=has_answer,
         partition=key,
+        target_materialization_data=target,
         metadata={"过期时间": dg.MetadataValue.timestamp(result.expires_at)} if result.expires_at else {"原因": result.error_code or ""},
     )
 
 
-def _metadata(outcome: WindowOutcome, settings: Settings) -> dict[str, dg.MetadataValue]:
+def _metadata(outcome: WindowOutcome, site: Site, settings: Settings) -> dict[str, dg.MetadataValue]:
     result = outcome.result
     cost_cny = (
         result.input_tokens * settings.input_price_cny_per_million_tokens
         + result.output_tokens * settings.output_price_cny_per_million_tokens
     ) / 1_000_000
     metadata: dict[str, dg.MetadataValue] = {
-        "预览": dg.MetadataValue.md(_preview(outcome)),
+        "预览": dg.MetadataValue.md(_preview(outcome, site)),
         "结果": dg.MetadataValue.text(_STATUS_TITLES[result.status]),
         "tokens": dg.MetadataValue.int(result.tokens),
         "耗时_ms": dg.MetadataValue.int(result.latency_ms),
@@ -177,13 +206,13 @@ def _metadata(outcome: WindowOutcome, settings: Settings) -> dict[str, dg.Metada
 
 _STATUS_TITLES = {
     StepStatus.ANSWERED: "新回答",
-    StepStatus.REUSED: "数据未变,复用",
-    StepStatus.FIXED: "没有数据,固定回答",
+    StepStatus.REUSED: "数据未变，复用",
+    StepStatus.FIXED: "没有数据，固定回答",
 }
 
 
-def _preview(outcome: WindowOutcome) -> str:
+def _preview(outcome: WindowOutcome, site: Site) -> str:
     window = outcome.window
     insights = (outcome.result.result or {}).get("insights", [])
-    heading = f"**{TIME_DIMENSION_TITLES[window.time_dimension]} · {AREA_TITLES[window.area]}**"
+    heading = f"**{site.site_name}（{site.site_id}）· {TIME_DIMENSION_TITLES[window.time_dimension]} · {AREA_TITLES[window.area]}**"
     return "\n".join([heading, "", *(f"{insight['seq']}. **{insight['title']}**:{insight['body']}" for insight in insights)])

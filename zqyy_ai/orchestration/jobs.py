@@ -8,6 +8,6 @@ MAX_RUNTIME_SECONDS = 3600
 prewarm_site = dg.define_asset_job(
     "prewarm_site",
     selection=dg.AssetSelection.assets("app2_finance"),
-    description="预热一个门店的 72 个财务窗口;由传感器和计划按门店发起。",
+    description="预热一个门店的 72 个财务窗口；由传感器和计划按门店发起。",
     tags={"dagster/max_runtime": MAX_RUNTIME_SECONDS},
 )

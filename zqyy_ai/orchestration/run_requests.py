@@ -54,7 +54,7 @@ def end_abandoned_runs(database: Database, instance: DagsterInstance, *, lease: 
         abandoned = trigger_jobs.runs_left_by_their_job(connection, (run.run_id for run in started), lease)
     for run in started:
         if run.run_id in abandoned:
-            instance.report_run_failed(run, "执行进程已不存在(租约过期);任务已由 biz.ai_trigger_jobs 收回")
+            instance.report_run_failed(run, "执行进程已不存在（租约过期）；任务已由 biz.ai_trigger_jobs 收回")
     return sorted(abandoned)
 
 

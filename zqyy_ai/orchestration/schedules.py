@@ -18,7 +18,7 @@ from zqyy_ai.orchestration.run_requests import runs_wanted
     cron_schedule="* * * * *",
     execution_timezone="Asia/Shanghai",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="每分钟查看 biz.trigger_jobs 中的预热计划;到点时为当日尚未预热的营业门店各发起一个运行。",
+    description="每分钟查看 biz.trigger_jobs 中的预热计划；到点时为当日尚未预热的营业门店各发起一个运行。",
 )
 def ai_dws_prewarm(context: dg.ScheduleEvaluationContext, database: DatabaseResource) -> list[dg.RunRequest] | dg.SkipReason:
     clock = database.clock()
@@ -26,10 +26,10 @@ def ai_dws_prewarm(context: dg.ScheduleEvaluationContext, database: DatabaseReso
         check = check_schedule(opened, clock, lambda connection: fire_for_unprewarmed_sites(connection, clock, LIVE))
         if not check.is_due:
             if check.error:
-                return dg.SkipReason(f"预热计划有误:{check.error}")
+                return dg.SkipReason(f"预热计划有误：{check.error}")
             if check.next_run_at is None:
                 return dg.SkipReason("没有启用的预热计划(biz.trigger_jobs 中 ai_dws_prewarm_0830 已停用或不存在)")
-            return dg.SkipReason(f"下次预热:{check.next_run_at.astimezone(SHANGHAI):%Y-%m-%d %H:%M}(Asia/Shanghai)")
+            return dg.SkipReason(f"下次预热：{check.next_run_at.astimezone(SHANGHAI):%Y-%m-%d %H:%M}（Asia/Shanghai）")
         take_in(opened, clock, LIVE)
         wanted = runs_wanted(opened, context.instance, clock)
-        return wanted or dg.SkipReason("到点:没有需要新发起的运行(各门店今日已预热或已在运行)")
+        return wanted or dg.SkipReason("到点：没有需要新发起的运行（各门店今日已预热或已在运行）")

@@ -29,7 +29,7 @@ _LOOK_INTERVAL_SECONDS = 5.0
     job=prewarm_site,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="等待 biz.fire_ai_event 的通知:接收事件、去重、生成任务,并为有待办任务的门店发起一个运行。",
+    description="等待 biz.fire_ai_event 的通知：接收事件、去重、生成任务，并为有待办任务的门店发起一个运行。",
 )
 def ai_events(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SensorResult | dg.SkipReason:
     with database.open() as opened:
@@ -58,7 +58,7 @@ def _wait_for_work(context: dg.SensorEvaluationContext, opened: Database, databa
     job=prewarm_site,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="查看 ai_source.etl_runs 中已成功而尚未处理的加载,为有关门店触发 ai_dws_completed。",
+    description="查看 ai_source.etl_runs 中已成功而尚未处理的加载，为有关门店触发 ai_dws_completed。",
 )
 def etl_completed(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SensorResult | dg.SkipReason:
     settings, clock = database.settings(), database.clock()
@@ -75,7 +75,7 @@ def etl_completed(context: dg.SensorEvaluationContext, database: DatabaseResourc
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     jobs=[prewarm_site],
-    description="收回中断进程留下的任务、租约与预算预留:重新排队,或在多次中断后放弃并告警。",
+    description="收回中断进程留下的任务、租约与预算预留：重新排队，或在多次中断后放弃并告警。",
 )
 def reaper(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
     settings = database.settings()
@@ -100,7 +100,7 @@ def sync_site_partitions(context: dg.SensorEvaluationContext, database: Database
         context.instance.add_dynamic_partitions(SITE_PARTITIONS_NAME, sorted(wanted - present, key=int))
     for gone in present - wanted:
         context.instance.delete_dynamic_partition(SITE_PARTITIONS_NAME, gone)
-    return dg.SkipReason(f"新增 {len(wanted - present)} 个门店分区,移除 {len(present - wanted)} 个")
+    return dg.SkipReason(f"新增 {len(wanted - present)} 个门店分区，移除 {len(present - wanted)} 个")
 
 
 @dg.run_status_sensor(
@@ -121,7 +121,7 @@ def run_failed(context: dg.RunStatusSensorContext, database: DatabaseResource) -
     name="run_canceled",
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=1,
-    description="运行被人取消后立即结束它持有的任务,并收回租约与预算预留。",
+    description="运行被人取消后立即结束它持有的任务，并收回租约与预算预留。",
 )
 def run_canceled(context: dg.RunStatusSensorContext, database: DatabaseResource) -> None:
     with database.open() as opened:
