@@ -331,8 +331,12 @@ class GuardedStep:
                 except ModelCallError as error:
                     charged = self._settle_failure(request, permit, reservation, log_id, error, started)
                     raise _CallEnded(error, log_id, time.monotonic() - started, charged) from error
-        except GuardRefusal:
-            self._release(permit, reservation)
+        except _CallEnded:
+            raise
+        except Exception as before_the_call:
+            # Refused, or the database was lost before anything was sent. After that only recovery may say what was paid.
+            if log_id is None or isinstance(before_the_call, GuardRefusal):
+                self._release(permit, reservation)
             raise
         try:
             answer = parse_reply(reply, request.answer_model)
@@ -352,9 +356,11 @@ class GuardedStep:
         return _Call(reply, answer, log_id, charged)
 
     def _release(self, permit: Permit, reservation: Reservation) -> None:
-        with self._database.transaction() as connection:
+        def release(connection: Connection) -> None:
             self._guards.breaker.end_probe(connection, permit)
             self._guards.budget.settle(connection, reservation, 0)
+
+        self._database.write_surely(release)
 
     # After the call
 

@@ -5,7 +5,9 @@ Thin: partition keys become a `PrewarmRun`, its outcomes become materialisations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import dagster as dg
 
@@ -26,6 +28,7 @@ SITE_TAG = "zqyy/site_id"
 SENSOR = "sensor"
 _ASSET_KEY = dg.AssetKey("app2_finance")
 _MOST_FAILURES_TOLD = 72
+_JUDGED_TOGETHER = 12
 
 finance_view = dg.AssetSpec(
     dg.AssetKey(["ai_source", "finance_daily"]),
@@ -122,6 +125,7 @@ def _prewarm_site(
             context.log.info("门店 %s：任务已由另一个运行领取，本次没有要做的事", site_id)
             return
         context.log.info("门店 %s：任务 %s，%s 个窗口", site_id, prewarm.job.id, len(windows))
+        judged: list[_Judged] = []
         for outcome in prewarm.outcomes():
             key = finance_key(site_id, outcome.window)
             result = outcome.result
@@ -131,8 +135,11 @@ def _prewarm_site(
                 bad[key] = f"{result.error_code}: {result.error_message}"
                 context.log.error("%s 失败：%s: %s（run_log %s）", key, result.error_code, result.error_message, result.run_log_id)
             has_answer = result.status.is_good or prewarm.has_valid_answer(outcome.window)
-            target = _just_materialised(context, key) if result.status.is_good else _newest_materialisation(context, key)
-            yield from _check_evaluations(key, result, target, has_answer=has_answer)
+            judged.append(_Judged(key, result, has_answer))
+            if len(judged) == _JUDGED_TOGETHER:
+                yield from _check_evaluations(context, judged)
+                judged.clear()
+        yield from _check_evaluations(context, judged)
 
 
 def _is_cancelled(context: dg.AssetExecutionContext) -> bool:
@@ -141,45 +148,63 @@ def _is_cancelled(context: dg.AssetExecutionContext) -> bool:
     return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
-def _just_materialised(context: dg.AssetExecutionContext, key: str) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """As below, for the materialisation that this run has just yielded: only its number is looked up, which costs a tenth."""
-    found = context.instance.get_latest_storage_id_by_partition(_ASSET_KEY, dg.DagsterEventType.ASSET_MATERIALIZATION, {key})
-    if key not in found:
-        return None
-    return AssetCheckEvaluationTargetMaterializationData(storage_id=found[key], run_id=context.run.run_id, timestamp=time.time())
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What the checks say of one window, when its events are written."""
+
+    key: str
+    result: StepResult
+    has_answer: bool
 
 
-def _newest_materialisation(context: dg.AssetExecutionContext, key: str) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """What a check's evaluation is about. Without it Dagster takes the evaluation for one of an older materialisation, and shows none."""
-    newest = context.instance.fetch_materializations(dg.AssetRecordsFilter(_ASSET_KEY, asset_partitions=[key]), limit=1).records
-    if not newest:
-        return None
-    return AssetCheckEvaluationTargetMaterializationData(
-        storage_id=newest[0].storage_id, run_id=newest[0].run_id, timestamp=newest[0].timestamp
-    )
-
-
-def _check_evaluations(
-    key: str, result: StepResult, target: AssetCheckEvaluationTargetMaterializationData | None, *, has_answer: bool
-) -> Iterator[dg.AssetCheckEvaluation]:
-    # A refusal or a failed connection says nothing about an answer: only an answer that came is judged.
-    if result.status.is_good or (result.error_code or "").startswith("reply_"):
+def _check_evaluations(context: dg.AssetExecutionContext, judged: list[_Judged]) -> Iterator[dg.AssetCheckEvaluation]:
+    targets = _targets(context, judged)
+    for window in judged:
+        result = window.result
+        about: dict[str, Any] = {"partition": window.key, "target_materialization_data": targets.get(window.key)}
+        # A refusal or a failed connection says nothing about an answer: only an answer that came is judged.
+        if result.status.is_good or (result.error_code or "").startswith("reply_"):
+            yield dg.AssetCheckEvaluation(
+                _ASSET_KEY,
+                answer_validates.name,
+                passed=result.status.is_good,
+                metadata={} if result.status.is_good else {"原因": result.error_message or ""},
+                **about,
+            )
         yield dg.AssetCheckEvaluation(
             _ASSET_KEY,
-            answer_validates.name,
-            passed=result.status.is_good,
-            partition=key,
-            target_materialization_data=target,
-            metadata={} if result.status.is_good else {"原因": result.error_message or ""},
+            not_stale.name,
+            passed=window.has_answer,
+            metadata={"过期时间": dg.MetadataValue.timestamp(result.expires_at)}
+            if result.expires_at
+            else {"原因": result.error_code or ""},
+            **about,
         )
-    yield dg.AssetCheckEvaluation(
-        _ASSET_KEY,
-        not_stale.name,
-        passed=has_answer,
-        partition=key,
-        target_materialization_data=target,
-        metadata={"过期时间": dg.MetadataValue.timestamp(result.expires_at)} if result.expires_at else {"原因": result.error_code or ""},
-    )
+
+
+def _targets(context: dg.AssetExecutionContext, judged: list[_Judged]) -> dict[str, AssetCheckEvaluationTargetMaterializationData]:
+    """The materialisations that the evaluations are about, by partition key.
+
+    Without them Dagster takes an evaluation for one of an older materialisation, and shows none. Those of this run are asked for together:
+    that costs as much as for one of them.
+    """
+    instance, targets = context.instance, {}
+    good = {window.key for window in judged if window.result.status.is_good}
+    if good:
+        written = instance.get_latest_storage_id_by_partition(_ASSET_KEY, dg.DagsterEventType.ASSET_MATERIALIZATION, good)
+        for key, storage_id in written.items():
+            targets[key] = AssetCheckEvaluationTargetMaterializationData(
+                storage_id=storage_id, run_id=context.run.run_id, timestamp=time.time()
+            )
+    for window in judged:
+        if window.key in good:
+            continue
+        older = instance.fetch_materializations(dg.AssetRecordsFilter(_ASSET_KEY, asset_partitions=[window.key]), limit=1).records
+        if older:
+            targets[window.key] = AssetCheckEvaluationTargetMaterializationData(
+                storage_id=older[0].storage_id, run_id=older[0].run_id, timestamp=older[0].timestamp
+            )
+    return targets
 
 
 def _metadata(outcome: WindowOutcome, site: Site, settings: Settings) -> dict[str, dg.MetadataValue]:

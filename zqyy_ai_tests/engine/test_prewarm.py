@@ -440,7 +440,7 @@ def test_connections_that_are_lost_during_the_calls_lose_no_answer(
         """
 
         def cut_connections() -> None:
-            wait_until(lambda: emulator.posts >= 4)
+            wait_until(lambda: emulator.posts == len(WHOLE_SITE))
             connection.execute(cut)
 
         threading.Thread(target=cut_connections).start()
