@@ -36,10 +36,9 @@ PARTITIONS = """{ assetNodeOrError(assetKey: {path: ["app2_finance"]}) { ... on 
     } } } } } } }"""
 RUNS = """query($filter: RunsFilter!) { runsOrError(filter: $filter) { __typename ... on Runs {
     results { runId status jobName tags { key value } } } } }"""
-CHECKS = """{ assetNodeOrError(assetKey: {path: ["app2_finance"]}) { ... on AssetNode { assetChecksOrError { ... on AssetChecks { checks {
-    name partitionStatuses { ... on AssetCheckMultiPartitionStatuses { primaryDimensionName ranges {
-        primaryDimStartKey primaryDimEndKey secondaryDim { ... on AssetCheckDefaultPartitionStatuses {
-            succeededPartitions failedPartitions } } } } } } } } } }"""
+CHECKS = """query($check: String!, $partition: String!) {
+    assetCheckExecutions(assetKey: {path: ["app2_finance"]}, checkName: $check, partition: $partition, limit: 1) {
+        status partition runId } }"""
 ENGINE_EVENTS = """query($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
     ... on EngineEvent { message } } } } }"""
 
@@ -48,14 +47,8 @@ ENGINE_EVENTS = """query($run: ID!) { logsForRun(runId: $run, limit: 1000) { ...
 class PartitionStatuses:
     """The windows of one site as Dagster's partition tab shows them."""
 
-    materialised: frozenset[str]
-    failed: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class CheckStatuses:
-    passed: frozenset[str]
-    failed: frozenset[str]
+    materialised: frozenset[str] = frozenset()
+    failed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,18 +225,19 @@ class Stack:
         return self.runs(site_id)[0]
 
     def partitions(self, site_id: int) -> PartitionStatuses:
-        windows = _windows_of(site_id, self.graphql(PARTITIONS)["assetNodeOrError"]["assetPartitionStatuses"])
-        return PartitionStatuses(frozenset(windows.get("materializedPartitions", ())), frozenset(windows.get("failedPartitions", ())))
+        """Dagster folds equal neighbours into ranges of sites; the journeys' sites are numbers, so a range holds those between."""
+        statuses = self.graphql(PARTITIONS)["assetNodeOrError"]["assetPartitionStatuses"]
+        assert statuses["primaryDimensionName"] == "site"
+        for found in statuses["ranges"]:
+            if int(found["primaryDimStartKey"]) <= site_id <= int(found["primaryDimEndKey"]):
+                windows = found["secondaryDim"]
+                return PartitionStatuses(frozenset(windows["materializedPartitions"]), frozenset(windows["failedPartitions"]))
+        return PartitionStatuses()
 
-    def checks(self, site_id: int) -> dict[str, CheckStatuses]:
-        """The windows of one site as the checks' partition tabs show them, by check."""
-        found = {}
-        for check in self.graphql(CHECKS)["assetNodeOrError"]["assetChecksOrError"]["checks"]:
-            windows = _windows_of(site_id, check["partitionStatuses"])
-            found[check["name"]] = CheckStatuses(
-                frozenset(windows.get("succeededPartitions", ())), frozenset(windows.get("failedPartitions", ()))
-            )
-        return found
+    def check_status(self, check: str, partition: str) -> str | None:
+        """The newest evaluation of a check for one partition."""
+        executions = self.graphql(CHECKS, check=check, partition=partition)["assetCheckExecutions"]
+        return str(executions[0]["status"]) if executions else None
 
     def worker_pid(self, run_id: str) -> int:
         """The process that executes the run, by Dagster's own word."""
@@ -270,16 +264,6 @@ class Stack:
 
 
 ALL_WINDOWS = frozenset(str(window) for window in WINDOW_KEYS)
-
-
-def _windows_of(site_id: int, statuses: dict[str, Any]) -> dict[str, Any]:
-    """Dagster folds neighbours with equal windows into a range of sites; our sites are numbers, so a range holds those between its ends."""
-    assert statuses["primaryDimensionName"] == "site"
-    for found in statuses["ranges"]:
-        if int(found["primaryDimStartKey"]) <= site_id <= int(found["primaryDimEndKey"]):
-            windows: dict[str, Any] = found["secondaryDim"]
-            return windows
-    return {}
 
 
 def partition_keys(site_id: int) -> list[str]:

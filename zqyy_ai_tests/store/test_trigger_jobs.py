@@ -196,17 +196,6 @@ def test_a_run_is_asked_for_once_a_minute_until_the_job_is_claimed(database: Dat
     assert trigger_jobs.sites_wanting_a_run(connection) == [1002]
 
 
-def test_a_job_that_comes_while_its_sites_run_is_only_asked_for_asks_for_no_second_one(connection: Connection) -> None:
-    """The run takes it too; a second run would find nothing to do, and its planned checks would be shown as skipped."""
-    trigger_jobs.add(connection, dws_job())
-    trigger_jobs.mark_run_requested(connection, [SITE])
-    trigger_jobs.add(connection, dws_job())
-    assert trigger_jobs.sites_wanting_a_run(connection) == []
-    assert trigger_jobs.mark_run_requested(connection, [SITE]) == set()
-    connection.execute("UPDATE biz.ai_trigger_jobs SET status = 'completed' WHERE run_requested_at IS NOT NULL")
-    assert trigger_jobs.sites_wanting_a_run(connection) == [SITE]
-
-
 def test_no_run_is_asked_for_a_site_that_was_closed_meanwhile(connection: Connection) -> None:
     trigger_jobs.add(connection, dws_job())
     trigger_jobs.add(connection, dws_job(site_id=1002))

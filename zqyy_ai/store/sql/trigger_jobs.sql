@@ -82,20 +82,15 @@ UPDATE biz.ai_trigger_jobs SET progress_at = clock_timestamp(), progress = %(pro
 SELECT DISTINCT job.site_id FROM biz.ai_trigger_jobs job JOIN biz.sites site ON site.site_id = job.site_id AND coalesce(site.is_active, true)
 -- Rows without a dedup key are an old dispatcher's.
 WHERE job.status = 'pending' AND job.event_type = 'dws_completed' AND job.dedup_key IS NOT NULL AND (job.not_before IS NULL OR job.not_before <= clock_timestamp())
-  -- A run that was asked for is not there at once, and it will take all jobs of its site.
-  AND NOT EXISTS (SELECT FROM biz.ai_trigger_jobs asked
-                  WHERE asked.site_id = job.site_id AND asked.status = 'pending' AND asked.event_type = 'dws_completed'
-                    AND asked.run_requested_at >= clock_timestamp() - %(request_lease)s)
+  AND (job.run_requested_at IS NULL OR job.run_requested_at < clock_timestamp() - %(request_lease)s)
 ORDER BY job.site_id
 
 -- name: mark_run_requested
-UPDATE biz.ai_trigger_jobs job SET run_requested_at = clock_timestamp()
-WHERE job.status = 'pending' AND job.event_type = 'dws_completed' AND job.site_id = ANY(%(site_ids)s)
-  AND (job.not_before IS NULL OR job.not_before <= clock_timestamp())
-  AND NOT EXISTS (SELECT FROM biz.ai_trigger_jobs asked
-                  WHERE asked.site_id = job.site_id AND asked.status = 'pending' AND asked.event_type = 'dws_completed'
-                    AND asked.run_requested_at >= clock_timestamp() - %(request_lease)s)
-RETURNING job.site_id
+UPDATE biz.ai_trigger_jobs SET run_requested_at = clock_timestamp()
+WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = ANY(%(site_ids)s)
+  AND (not_before IS NULL OR not_before <= clock_timestamp())
+  AND (run_requested_at IS NULL OR run_requested_at < clock_timestamp() - %(request_lease)s)
+RETURNING site_id
 
 -- name: give_up_lost
 -- A job that a person's own run wrote for itself would wait for ever: nobody but that run takes it.
