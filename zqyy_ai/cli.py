@@ -169,6 +169,39 @@ def prewarm(wanted: tuple[str, ...], missing: bool, regenerate: bool, no_wait: b
         sys.exit(1)
 
 
+_by = click.option(
+    "--by", default=lambda: os.environ.get("USER") or "命令行", show_default="当前用户", metavar="姓名", help="记录是谁操作的。"
+)
+
+
+@main.command()
+@click.option("--reason", required=True, metavar="原因", help="为什么暂停；会显示在告警、任务与界面里。")
+@_by
+def pause(reason: str, by: str) -> None:
+    """暂停全部模型调用：立即不再发起新的调用，直到 zqyy-ai resume；任务留在队列里，不会丢失。"""
+    from zqyy_ai.engine.call_pauses import pause_calls
+    from zqyy_ai.store.database import Database
+
+    with Database(_joined_settings().required_database_url(), max_connections=2, application_name="zqyy-ai pause") as database:
+        begun = pause_calls(database, reason=reason, by=by)
+    click.echo("已暂停：不再发起新的模型调用")
+    if begun.calls_in_flight:
+        click.echo(f"进行中的 {begun.calls_in_flight} 个调用已经付费，会继续完成并写入结果")
+    click.echo("恢复：zqyy-ai resume")
+
+
+@main.command()
+@_by
+def resume(by: str) -> None:
+    """解除暂停：等待中的任务立即继续。"""
+    from zqyy_ai.engine.call_pauses import describe, resume_calls
+    from zqyy_ai.store.database import Database
+
+    with Database(_joined_settings().required_database_url(), max_connections=2, application_name="zqyy-ai resume") as database:
+        ended = resume_calls(database, by=by)
+    click.echo(f"已恢复模型调用（{describe(ended)}）")
+
+
 @main.command()
 def doctor() -> None:
     """检查每个部分（数据库、数据视图、应用 ID、百炼、Dagster），并说明如何修复；有失败项时退出码为 1。"""

@@ -9,7 +9,7 @@
     │   ├── CallRejected           DashScope refused the call for what it is; subclasses in `llm/errors.py`
     │   └── ClaimLost              another worker took the target over; nothing was written
     └── TransientError             the same work can succeed later
-        ├── GuardRefusal           breaker, rate or budget said no before any call was made
+        ├── GuardRefusal           pause, breaker, rate or budget said no before any call was made
         └── CallFailed             the call was tried and failed; subclasses in `llm/errors.py`
 
 A message says what was being done, what happened, whether a rerun helps and what to do.
@@ -59,11 +59,15 @@ class TransientError(ZqyyError):
 
 
 class GuardRefusal(TransientError):
-    """A guard refused before anything was sent. `reason` is what the run log's error_message says."""
+    """A guard refused before anything was sent. `reason` is what the run log's error_message says.
 
-    def __init__(self, reason: str, message: str, *, retry_at: datetime | None = None) -> None:
+    `has_own_alert`: whoever brought the refusing state about has alerted already; the refusals that follow say nothing new.
+    """
+
+    def __init__(self, reason: str, message: str, *, retry_at: datetime | None = None, has_own_alert: bool = False) -> None:
         super().__init__(message, retry_at=retry_at)
         self.reason = reason
+        self.has_own_alert = has_own_alert
 
 
 class CallFailed(TransientError):

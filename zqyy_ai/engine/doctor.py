@@ -71,6 +71,7 @@ def _check_database(settings: Settings) -> Iterator[CheckOutcome]:
             try:
                 yield _check_triggers(connection)
                 yield _check_sites(connection)
+                yield _check_pause(connection)
             except psycopg.Error as failure:
                 yield CheckOutcome("数据库权限", Verdict.FAILED, _first_line(failure), "请授予 ZQYY_DATABASE_URL 的账号读写 biz 各表的权限")
         yield from _check_source(connection)
@@ -100,6 +101,13 @@ def _check_sites(connection: psycopg.Connection[Any]) -> CheckOutcome:
     if row is None or not row[0]:
         return CheckOutcome("门店", Verdict.FAILED, "biz.sites 中没有营业门店", "在 biz.sites 中登记门店;演示环境运行 zqyy-ai demo-data")
     return CheckOutcome("门店", Verdict.OK, f"{row[0]} 个营业门店")
+
+
+def _check_pause(connection: psycopg.Connection[Any]) -> CheckOutcome:
+    row = connection.execute("SELECT reason, paused_by FROM biz.ai_call_pauses WHERE resumed_at IS NULL").fetchone()
+    if row:
+        return CheckOutcome("暂停开关", Verdict.FAILED, f"{row[1]} 暂停了全部模型调用,原因:{row[0]}", "原因消除后运行 zqyy-ai resume")
+    return CheckOutcome("暂停开关", Verdict.OK, "未暂停")
 
 
 def _check_source(connection: psycopg.Connection[Any]) -> Iterator[CheckOutcome]:

@@ -25,6 +25,7 @@ from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey, earliest_day
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.step import StepRequest, StepResult, StepStatus
+from zqyy_ai.guards import call_pauses
 from zqyy_ai.prompts.finance import FinancePrompts
 from zqyy_ai.store import cache, sites, trigger_jobs
 from zqyy_ai.store.cache import CachedAnswer
@@ -271,6 +272,9 @@ class PrewarmRun:
         curable = [outcome.result.retry_at for outcome in self._counts.bad if outcome.result.retry_at is not None]
         if not curable or job.event_type != EventType.DWS_COMPLETED:
             return None
+        if any(outcome.result.error_code == call_pauses.REFUSAL for outcome in self._counts.bad):
+            # Nobody asks for a run while the pause lasts, so the job may go on as soon as it ends.
+            return self._engine.clock.now()
         pause: timedelta = min(_SHORTEST_SEND_BACK * int(2 ** min(job.sent_back_count, 10)), _LONGEST_SEND_BACK)
         return max(min(curable), self._engine.clock.now() + pause)
 

@@ -10,7 +10,9 @@ from zqyy_ai.domain.errors import InvalidRequest
 from zqyy_ai.domain.events import EventName
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext
+from zqyy_ai.engine.call_pauses import describe
 from zqyy_ai.engine.intake import take_in
+from zqyy_ai.guards.call_pauses import CallPause, pause_in_force
 from zqyy_ai.store import events, sites, trigger_jobs
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.warehouse.finance import finished_loads
@@ -30,11 +32,16 @@ class PrewarmProgress:
     run_id: str | None
     error_message: str | None
     not_before: datetime | None = None
+    pause: CallPause | None = None
 
     @property
     def why_waiting(self) -> str | None:
-        """Why the job went back to the queue, and until when; None when it did not."""
-        if self.status is not JobStatus.PENDING or self.not_before is None:
+        """Why the job waits in the queue, and until when; None when it is simply its turn to come."""
+        if self.status is not JobStatus.PENDING:
+            return None
+        if self.pause is not None:
+            return describe(self.pause)
+        if self.not_before is None:
             return None
         return f"{self.not_before.astimezone(SHANGHAI):%H:%M:%S} 之后重试:{self.error_message or ''}"
 
@@ -81,6 +88,7 @@ def prewarm_progress(database: Database, job_id: int) -> PrewarmProgress:
         # A waiting job may have been done by the run of another one of its site.
         done_by = job.payload.get("done_by_job")
         worker = trigger_jobs.get(connection, done_by) if done_by else None
+        pause = pause_in_force(connection)
     counts = (worker or job).progress
     return PrewarmProgress(
         status=job.status,
@@ -93,6 +101,7 @@ def prewarm_progress(database: Database, job_id: int) -> PrewarmProgress:
         run_id=job.run_id,
         error_message=job.error_message,
         not_before=job.not_before,
+        pause=pause,
     )
 
 

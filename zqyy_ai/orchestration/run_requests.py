@@ -10,6 +10,7 @@ from dagster import DagsterInstance
 
 from zqyy_ai.domain.business_clock import Clock
 from zqyy_ai.domain.runtime_context import LIVE
+from zqyy_ai.engine.call_pauses import pause_in_force
 from zqyy_ai.engine.prewarm_requests import sites_wanting_a_run
 from zqyy_ai.orchestration.app2_finance import ASKED_BY_TAG, SENSOR, SITE_TAG
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME, range_of_site
@@ -28,9 +29,12 @@ _UNDER_WAY = [
 
 
 def runs_wanted(database: Database, instance: DagsterInstance, clock: Clock) -> list[dg.RunRequest]:
-    """Range runs for the sites whose jobs may start now; marks the jobs as asked for, so that no other tick asks again."""
+    """Range runs for the sites whose jobs may start now; marks the jobs as asked for, so that no other tick asks again.
+
+    None while all calls are paused: a run would only find out that it may not call.
+    """
     waiting = sites_wanting_a_run(database, clock, LIVE)
-    if not waiting:
+    if not waiting or pause_in_force(database) is not None:
         return []
     under_way = _sites_under_way(instance)
     free = [site_id for site_id in waiting if site_id not in under_way]

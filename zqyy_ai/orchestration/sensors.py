@@ -7,6 +7,7 @@ import dagster as dg
 
 from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.engine.assembly import build_budget_guard
+from zqyy_ai.engine.call_pauses import describe, pause_in_force
 from zqyy_ai.engine.intake import take_in
 from zqyy_ai.engine.prewarm_requests import etl_lookback, fire_finished_loads
 from zqyy_ai.engine.recovery import recover_cancelled_run, recover_dead_run, recover_lost_leases
@@ -48,7 +49,8 @@ def _wait_for_work(context: dg.SensorEvaluationContext, opened: Database, databa
                 return dg.SensorResult(run_requests=wanted)
             left = deadline - time.monotonic()
             if left <= 0:
-                return dg.SkipReason("没有待办任务")
+                pause = pause_in_force(opened)
+                return dg.SkipReason(describe(pause) if pause else "没有待办任务")
             for _ in listener.notifies(timeout=min(left, _LOOK_INTERVAL_SECONDS), stop_after=1):
                 pass
 

@@ -18,6 +18,7 @@ class AlertType(StrEnum):
     ACCOUNT_HELD = "account_held"
     EVENT_REJECTED = "event_rejected"
     JOB_DEAD = "job_dead"
+    PAUSED = "paused"
 
 
 class Severity(StrEnum):

@@ -96,7 +96,7 @@ def add(connection: Connection, job: NewJob) -> int:
     ).fetchone()
     assert row is not None
     job_id = int(row["id"])
-    connection.execute("SELECT pg_notify(%s, '')", [WORK_CHANNEL])
+    wake_workers(connection)
     _announce(connection, job.site_id, job_id, JobStatus.PENDING)
     return job_id
 
@@ -119,6 +119,11 @@ def add_running(connection: Connection, job: NewJob, *, run_id: str, worker_id: 
     ).fetchone()
     assert row is not None
     return _job(row)
+
+
+def wake_workers(connection: Connection) -> None:
+    """Wakes those who listen for work, when the transaction commits."""
+    connection.execute("SELECT pg_notify(%s, '')", [WORK_CHANNEL])
 
 
 def get(connection: Connection, job_id: int) -> TriggerJob | None:
@@ -239,7 +244,7 @@ def give_up_lost(connection: Connection, *, max_attempts: int, dead_run_id: str 
     for job in jobs:
         _announce(connection, job.site_id, job.id, job.status)
     if any(job.status is JobStatus.PENDING for job in jobs):
-        connection.execute("SELECT pg_notify(%s, '')", [WORK_CHANNEL])
+        wake_workers(connection)
     return jobs
 
 

@@ -17,6 +17,7 @@ from zqyy_ai.domain.errors import InvalidRequest, SourceContractError
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.windows import WINDOW_KEYS, Area, TimeDimension, WindowKey
 from zqyy_ai.engine.assembly import Engine
+from zqyy_ai.engine.call_pauses import pause_calls, resume_calls
 from zqyy_ai.engine.intake import take_in
 from zqyy_ai.engine.prewarm import PrewarmRun, WindowOutcome
 from zqyy_ai.engine.step import StepStatus
@@ -102,6 +103,36 @@ def prewarmed(database: Database, emulator: EmulatorControl) -> int:
 def lose_answers_of_the_whole_site(connection: Connection) -> None:
     """As if the eight windows of App2 had never been answered."""
     connection.execute("DELETE FROM biz.ai_cache WHERE cache_type = 'app2_finance'")
+
+
+# A pause
+
+
+def test_a_prewarm_that_is_paused_goes_on_after_it_and_pays_for_nothing_twice(
+    database: Database, emulator: EmulatorControl, make_engine: EngineMaker, connection: Connection
+) -> None:
+    emulator.plan(latency={"kind": "fixed", "seconds": 1.0})
+    engine = make_engine(ZQYY_LLM_CONCURRENCY="12")
+    job_id = fire_load(engine)
+    with PrewarmRun(engine, 1001, ALL_WINDOWS, run_id="run-paused", asked_by_sensor=True) as run:
+        outcomes: list[WindowOutcome] = []
+        for outcome in run.outcomes():
+            if not outcomes:
+                pause_calls(database, reason="核对账单", by="王店长")
+            outcomes.append(outcome)
+    answered = statuses(outcomes)[StepStatus.ANSWERED]
+    assert 12 <= answered <= 24
+    assert statuses(outcomes) == {StepStatus.ANSWERED: answered, StepStatus.REFUSED: 72 - answered}
+    paused = job_of(connection, job_id)
+    assert (paused.status, paused.attempt) == (JobStatus.PENDING, 0)
+
+    emulator.plan()
+    resume_calls(database, by="王店长")
+    again = statuses(prewarm(engine, asked_by_sensor=True))
+    assert again == {StepStatus.REUSED: answered, StepStatus.ANSWERED: 72 - answered}
+    assert emulator.posts == 72
+    assert job_of(connection, job_id).status is JobStatus.COMPLETED
+    assert held_rows(connection) == 0
 
 
 # The whole site

@@ -6,6 +6,7 @@ from uuid import uuid4
 import dagster as dg
 
 from zqyy_ai.domain.business_clock import SystemClock
+from zqyy_ai.engine.call_pauses import pause_calls, resume_calls
 from zqyy_ai.engine.prewarm_requests import request_prewarm
 from zqyy_ai.orchestration import sensors
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME, range_of_site
@@ -68,6 +69,14 @@ def test_a_job_is_asked_for_once_by_two_ticks(stage: Stage) -> None:
 
     assert len(runs_wanted(stage.database, stage.instance, SystemClock())) == 1
     assert runs_wanted(stage.database, stage.instance, SystemClock()) == []
+
+
+def test_no_run_is_asked_for_during_a_pause_and_at_once_after_it(stage: Stage) -> None:
+    request_prewarm(stage.database, SITES[0])
+    pause_calls(stage.database, reason="核对账单", by="王店长")
+    assert runs_wanted(stage.database, stage.instance, SystemClock()) == []
+    resume_calls(stage.database, by="王店长")
+    assert len(runs_wanted(stage.database, stage.instance, SystemClock())) == 1
 
 
 def test_no_run_is_asked_for_while_one_of_the_site_is_under_way(stage: Stage) -> None:

@@ -1,0 +1,56 @@
+"""Pausing and resuming all calls: what the command line and the console do, and what they tell.
+
+While a pause is in force no run is asked for, running runs are refused their next call, and jobs wait in the queue with everything that
+was done for them. Resuming wakes the sensor, which asks for their runs.
+"""
+
+from dataclasses import dataclass
+
+from zqyy_ai.domain.business_clock import SHANGHAI
+from zqyy_ai.domain.errors import InvalidRequest
+from zqyy_ai.guards import call_pauses
+from zqyy_ai.guards.call_pauses import CallPause
+from zqyy_ai.store import alerts, trigger_jobs
+from zqyy_ai.store.alerts import Alert, AlertType
+from zqyy_ai.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class PauseBegun:
+    """`calls_in_flight` are paid already: they end, and their answers are written."""
+
+    pause: CallPause
+    calls_in_flight: int
+
+
+def pause_calls(database: Database, *, reason: str, by: str) -> PauseBegun:
+    """No call starts from here on. Raises InvalidRequest when a pause is in force already, or without a reason."""
+    if not reason.strip():
+        raise InvalidRequest("请说明暂停的原因")
+    with database.transaction() as connection:
+        pause = call_pauses.pause(connection, reason=reason.strip()[:500], paused_by=by)
+        if pause is None:
+            in_force = call_pauses.pause_in_force(connection)
+            raise InvalidRequest(f"已处于暂停状态:{describe(in_force)}" if in_force else "暂停刚刚被解除,请重试")
+        alerts.raise_alert(connection, Alert(AlertType.PAUSED, describe(pause)))
+        return PauseBegun(pause, call_pauses.calls_in_flight(connection))
+
+
+def resume_calls(database: Database, *, by: str) -> CallPause:
+    """Ends the pause and wakes what waits for it. Raises InvalidRequest when there is none."""
+    with database.transaction() as connection:
+        pause = call_pauses.resume(connection, resumed_by=by)
+        if pause is None:
+            raise InvalidRequest("当前没有暂停,无需恢复")
+        trigger_jobs.wake_workers(connection)
+        return pause
+
+
+def pause_in_force(database: Database) -> CallPause | None:
+    with database.autocommit() as connection:
+        return call_pauses.pause_in_force(connection)
+
+
+def describe(pause: CallPause) -> str:
+    """For operators: since when, by whom and why."""
+    return f"{pause.paused_at.astimezone(SHANGHAI):%Y-%m-%d %H:%M:%S} 由 {pause.paused_by} 暂停全部模型调用,原因:{pause.reason}"
