@@ -322,9 +322,7 @@ class GuardedStep:
                     raise GuardRefusal("stopped", "进程正在停止,未发起调用", retry_at=self._in(seconds=5))
                 with self._database.transaction() as connection:
                     refuse_while_paused(connection)
-                    if permit.probe_token is None:
-                        # The breaker may have opened while this call waited for its slot.
-                        permit = self._guards.breaker.admit(connection, request.app.app_type)
+                    permit = self._guards.breaker.readmit(connection, permit)
                     if not self._guards.budget.mark_sent(connection, reservation):
                         raise GuardRefusal("reservation_lost", "预算预留已过期,未发起调用", retry_at=self._in(seconds=5))
                     log_id = run_logs.start(connection, self._subject(request, input_hash), request.prompt)

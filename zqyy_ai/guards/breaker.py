@@ -5,7 +5,11 @@
                                      └──────probe fails─────────┘
 
 Half-open lets exactly one probe through; its lease outlives a step, so that a probe whose process died is replaced and one that is
-merely slow is not joined by a second. A hold on the whole account (arrears, a bad key) is the breaker of the application `*`.
+merely slow is not joined by a second. A probe may wait long for its turn and its slot before it is sent, so the lease is counted anew
+from the moment of sending, and a probe that was replaced meanwhile is not sent. A hold on the whole account (arrears, a bad key) is the
+breaker of the application `*`.
+
+Rows are locked in the order of their names everywhere, `*` first, so that two calls never wait for each other in a circle.
 
 Fails closed: when the state cannot be read, the call is not made. The same database also holds the budget, without which no call may
 be paid.
@@ -59,11 +63,15 @@ class Permit:
     probe_token: UUID | None = None
 
 
-def decide(breaker: Breaker, policy: BreakerPolicy, now: datetime) -> tuple[Breaker, UUID | None, datetime | None]:
+def decide(
+    breaker: Breaker, policy: BreakerPolicy, now: datetime, probe_token: UUID | None = None
+) -> tuple[Breaker, UUID | None, datetime | None]:
     """May a call be made now? Returns the next state, the probe's token if this call is a probe, and, when refused, the moment
-    at which asking again makes sense."""
+    at which asking again makes sense. Whoever brings the token of the present probe gets its lease anew."""
     if breaker.state is BreakerState.CLOSED:
         return breaker, None, None
+    if breaker.state is BreakerState.HALF_OPEN and probe_token is not None and probe_token == breaker.probe_token:
+        return replace(breaker, probe_lease_expires_at=now + policy.probe_lease), probe_token, None
     if breaker.state is BreakerState.OPEN and breaker.retry_at is not None and now < breaker.retry_at:
         return breaker, None, breaker.retry_at
     lease_end = breaker.probe_lease_expires_at
@@ -103,18 +111,26 @@ class BreakerGuard:
 
     def admit(self, connection: Connection, app_type: str) -> Permit:
         """Leave to call, or GuardRefusal (`circuit_open`, with the moment to try again). Call inside a transaction."""
+        return self._admit(connection, Permit(app_type))
+
+    def readmit(self, connection: Connection, permit: Permit) -> Permit:
+        """The same once more, in the transaction after which the call leaves: the breaker may have opened while the call waited, and a
+        probe may have been replaced. A probe's lease begins anew."""
+        return self._admit(connection, permit)
+
+    def _admit(self, connection: Connection, permit: Permit) -> Permit:
+        app_type, probe_token = permit.app_type, None
         queries = named_queries("breakers", SQL_PACKAGE)
         open_ones = connection.execute(queries["not_closed"], {"app_types": [app_type, EVERY_APP]}).fetchall()
-        probe_token = None
         for name in sorted(row["app_type"] for row in open_ones):
             breaker, now = self._lock(connection, name)
-            decided, token, retry_at = decide(breaker, self._policy, now)
+            decided, token, retry_at = decide(breaker, self._policy, now, permit.probe_token)
             if retry_at is not None:
                 whom = "账户" if name == EVERY_APP else name
                 raise GuardRefusal("circuit_open", f"{whom} 的熔断器已打开:{breaker.reason or '连续失败'}", retry_at=retry_at)
             if token is not None:
                 # One call probes the account and its own application alike: one token, so that its success closes both.
-                probe_token = probe_token or token
+                probe_token = probe_token or permit.probe_token or token
                 decided = replace(decided, probe_token=probe_token)
             if decided != breaker:
                 self._save(connection, name, decided)
@@ -129,6 +145,8 @@ class BreakerGuard:
 
     def record_failure(self, connection: Connection, permit: Permit, reason: str) -> bool:
         """Counts a failure; True when it opened the breaker. Call inside a transaction."""
+        if permit.probe_token is not None:
+            self._lock(connection, EVERY_APP)
         breaker, now = self._lock(connection, permit.app_type)
         failed = after_failure(breaker, permit.probe_token, reason, self._policy, now)
         if failed != breaker:

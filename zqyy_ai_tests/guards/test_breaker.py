@@ -255,3 +255,91 @@ def test_a_refusal_by_the_application_takes_back_the_accounts_probe(database: Da
     connection.execute("UPDATE biz.ai_breakers SET retry_at = clock_timestamp() WHERE app_type = %s", [EVERY_APP])
     assert is_refused(database, APP)
     assert not is_refused(database, OTHER_APP)
+
+
+def readmit(database: Database, permit: Permit) -> Permit:
+    with database.transaction() as connection:
+        return GUARD.readmit(connection, permit)
+
+
+def expire_probe(connection: Connection) -> None:
+    connection.execute("UPDATE biz.ai_breakers SET probe_lease_expires_at = clock_timestamp() WHERE state = 'half_open'")
+
+
+def test_a_probe_that_waited_for_its_slot_gets_its_whole_lease_when_it_is_sent(database: Database, connection: Connection) -> None:
+    open_by_failures(database)
+    hold(database)
+    cool_down(connection)
+    probe = admit(database)
+    expire_probe(connection)
+    assert readmit(database, probe) == probe
+    assert is_refused(database), "nobody joins it while it is under way"
+    rows = connection.execute("SELECT probe_lease_expires_at > clock_timestamp() + interval '3 minutes' AS is_long FROM biz.ai_breakers")
+    assert [row["is_long"] for row in rows] == [True, True]
+
+
+def test_a_probe_that_was_replaced_while_it_waited_is_not_sent(database: Database, connection: Connection) -> None:
+    open_by_failures(database)
+    cool_down(connection)
+    late = admit(database)
+    expire_probe(connection)
+    heir = admit(database)
+    with pytest.raises(GuardRefusal) as refused:
+        readmit(database, late)
+    assert refused.value.reason == "circuit_open"
+    GUARD.end_probe(connection, late)
+    assert readmit(database, heir) == heir, "what the late one gives back is not its probe any more"
+
+
+def test_a_probe_whose_breaker_was_closed_meanwhile_is_sent_as_an_ordinary_call(database: Database, connection: Connection) -> None:
+    open_by_failures(database)
+    cool_down(connection)
+    late = admit(database)
+    expire_probe(connection)
+    GUARD.record_success(connection, admit(database))
+    assert readmit(database, late) == Permit(APP, None)
+
+
+def test_a_call_that_waited_while_the_breaker_opened_is_not_sent(database: Database) -> None:
+    waiting = admit(database)
+    open_by_failures(database)
+    with pytest.raises(GuardRefusal):
+        readmit(database, waiting)
+
+
+@pytest.mark.parametrize("ending", ["failure", "success", "nothing", "hold"])
+def test_a_probe_that_ends_and_a_call_that_asks_never_wait_for_each_other_in_a_circle(
+    database: Database, connection: Connection, ending: str
+) -> None:
+    open_by_failures(database)
+    hold(database)
+    cool_down(connection)
+    probe = admit(database)
+    expire_probe(connection)
+
+    def end() -> None:
+        with database.transaction() as own:
+            match ending:
+                case "failure":
+                    GUARD.record_failure(own, probe, "InternalError")
+                case "success":
+                    GUARD.record_success(own, probe)
+                case "nothing":
+                    GUARD.end_probe(own, probe)
+                case _:
+                    GUARD.hold_every_app(own, probe, "Arrearage")
+
+    def wait_for_waiters(count: int) -> None:
+        waiting = "SELECT count(*) AS waiting FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        while (connection.execute(waiting).fetchone() or {})["waiting"] < count:
+            pass
+
+    with ThreadPoolExecutor(2) as threads:
+        with database.transaction() as blocker:
+            blocker.execute("SELECT FROM biz.ai_breakers WHERE app_type = '*' FOR UPDATE")
+            asking = threads.submit(is_refused, database)
+            wait_for_waiters(1)
+            ended = threads.submit(end)
+            wait_for_waiters(2)
+        assert not asking.result(10), "it asked first, and the old probe's lease was over"
+        ended.result(10)

@@ -13,13 +13,23 @@ SET state = %(state)s, failures = %(failures)s, retry_at = %(retry_at)s, probe_t
 WHERE app_type = %(app_type)s
 
 -- name: succeeded
-UPDATE biz.ai_breakers
+WITH closing AS MATERIALIZED (
+    SELECT app_type FROM biz.ai_breakers
+    WHERE app_type = ANY(%(app_types)s)
+      AND ((state = 'closed' AND failures > 0) OR (state = 'half_open' AND probe_token = %(probe_token)s))
+    ORDER BY app_type COLLATE "C" FOR UPDATE
+)
+UPDATE biz.ai_breakers AS breaker
 SET state = 'closed', failures = 0, retry_at = NULL, probe_token = NULL, probe_lease_expires_at = NULL, reason = NULL,
     changed_at = clock_timestamp()
-WHERE app_type = ANY(%(app_types)s)
-  AND ((state = 'closed' AND failures > 0) OR (state = 'half_open' AND probe_token = %(probe_token)s))
+FROM closing WHERE breaker.app_type = closing.app_type
 
 -- name: end_probe
-UPDATE biz.ai_breakers
+WITH probed AS MATERIALIZED (
+    SELECT app_type FROM biz.ai_breakers
+    WHERE state = 'half_open' AND probe_token = %(probe_token)s
+    ORDER BY app_type COLLATE "C" FOR UPDATE
+)
+UPDATE biz.ai_breakers AS breaker
 SET probe_lease_expires_at = clock_timestamp(), changed_at = clock_timestamp()
-WHERE state = 'half_open' AND probe_token = %(probe_token)s
+FROM probed WHERE breaker.app_type = probed.app_type
