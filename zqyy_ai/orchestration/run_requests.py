@@ -1,6 +1,7 @@
 """Asking for range runs: one run a site, only while a job of the site waits and no run that will take it is under way.
 
-No run keys: a key once used silently blocks the second attempt for ever. The state of the rows decides instead.
+No run keys: a key once used silently blocks the second attempt for ever. The state of the rows decides instead. Only the sensor
+`ai_events` asks: its ticks come one after another, so none asks while another one's runs are being made.
 """
 
 from datetime import timedelta

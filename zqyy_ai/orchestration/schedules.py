@@ -9,7 +9,6 @@ from zqyy_ai.engine.prewarm_requests import fire_for_unprewarmed_sites
 from zqyy_ai.engine.prewarm_schedule import check_schedule
 from zqyy_ai.orchestration.jobs import prewarm_site
 from zqyy_ai.orchestration.resources import DatabaseResource
-from zqyy_ai.orchestration.run_requests import runs_wanted
 
 
 @dg.schedule(
@@ -18,9 +17,9 @@ from zqyy_ai.orchestration.run_requests import runs_wanted
     cron_schedule="* * * * *",
     execution_timezone="Asia/Shanghai",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="每分钟查看 biz.trigger_jobs 中的预热计划；到点时为当日尚未预热的营业门店各发起一个运行。",
+    description="每分钟查看 biz.trigger_jobs 中的预热计划；到点时为当日尚未预热的营业门店各生成一个任务，由 ai_events 发起运行。",
 )
-def ai_dws_prewarm(context: dg.ScheduleEvaluationContext, database: DatabaseResource) -> list[dg.RunRequest] | dg.SkipReason:
+def ai_dws_prewarm(context: dg.ScheduleEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
     clock = database.clock()
     with database.open() as opened:
         check = check_schedule(opened, clock, lambda connection: fire_for_unprewarmed_sites(connection, clock, LIVE))
@@ -30,6 +29,8 @@ def ai_dws_prewarm(context: dg.ScheduleEvaluationContext, database: DatabaseReso
             if check.next_run_at is None:
                 return dg.SkipReason("没有启用的预热计划(biz.trigger_jobs 中 ai_dws_prewarm_0830 已停用或不存在)")
             return dg.SkipReason(f"下次预热：{check.next_run_at.astimezone(SHANGHAI):%Y-%m-%d %H:%M}（Asia/Shanghai）")
-        take_in(opened, clock, LIVE)
-        wanted = runs_wanted(opened, context.instance, clock)
-        return wanted or dg.SkipReason("到点：没有需要新发起的运行（各门店今日已预热或已在运行）")
+        accepted = take_in(opened, clock, LIVE).accepted
+        if not accepted:
+            return dg.SkipReason("到点：没有需要新发起的运行（各门店今日已预热或已在运行）")
+        # New jobs wake `ai_events`, which alone asks for runs.
+        return dg.SkipReason(f"到点：{accepted} 个门店的预热任务已生成，由 ai_events 发起运行")

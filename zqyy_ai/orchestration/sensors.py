@@ -62,14 +62,15 @@ def _wait_for_work(context: dg.SensorEvaluationContext, opened: Database, databa
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="查看 ai_source.etl_runs 中已成功而尚未处理的加载，为有关门店触发 ai_dws_completed。",
 )
-def etl_completed(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SensorResult | dg.SkipReason:
+def etl_completed(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
     settings, clock = database.settings(), database.clock()
     with database.open() as opened:
         fired = fire_finished_loads(opened, since=etl_lookback(clock, settings.etl_lookback_days))
         if not fired:
             return dg.SkipReason("没有新完成的数据加载")
         take_in(opened, clock, LIVE)
-        return dg.SensorResult(run_requests=runs_wanted(opened, context.instance, database.clock()))
+        # New jobs wake `ai_events`, which alone asks for runs.
+        return dg.SkipReason(f"{fired} 个加载事件已接收，由 ai_events 发起运行")
 
 
 @dg.sensor(

@@ -18,8 +18,9 @@ from zqyy_ai.store.database import Connection
 from zqyy_ai.store.events import WORK_CHANNEL
 from zqyy_ai.store.queries import named_queries
 
-# How long a job counts as asked for after a sensor asked for its run; afterwards, with no run in sight, it is asked for again.
-REQUEST_LEASE = timedelta(seconds=60)
+# How long a site counts as asked for after the sensor asked for its run; afterwards, with no run in sight, it is asked for again. The
+# sensor's next tick begins when Dagster has made the runs of the last one: only a tick that a dead daemon left behind asks in vain.
+REQUEST_LEASE = timedelta(seconds=15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,13 +220,15 @@ def record_progress(connection: Connection, job: TriggerJob, progress: dict[str,
 
 
 def sites_wanting_a_run(connection: Connection) -> list[int]:
-    """Active sites with a finished-load job that may start now and that nobody has just asked a run for."""
+    """Active sites with a finished-load job that may start now, and no run that was just asked for or is at work."""
     rows = connection.execute(named_queries("trigger_jobs")["sites_wanting_a_run"], {"request_lease": REQUEST_LEASE})
     return [row["site_id"] for row in rows]
 
 
 def mark_run_requested(connection: Connection, site_ids: Iterable[int]) -> set[int]:
-    """Marks the sites' jobs as asked for; returns those sites that this call, and no other, marked."""
+    """Marks the sites' jobs as asked for; returns those sites that this call, and no other, marked. Call inside a transaction."""
+    # A statement of its own: the next one then sees what whoever had the lock before has marked.
+    connection.execute(named_queries("trigger_jobs")["lock_run_requests"])
     rows = connection.execute(
         named_queries("trigger_jobs")["mark_run_requested"], {"site_ids": list(site_ids), "request_lease": REQUEST_LEASE}
     )

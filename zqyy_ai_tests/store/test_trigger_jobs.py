@@ -1,3 +1,4 @@
+import threading
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -185,15 +186,56 @@ def test_a_duplicate_is_counted_with_the_load_that_it_named(connection: Connecti
     assert (job.duplicate_count, job.payload["etl_run_ids"]) == (3, ["load-1", "load-2"])
 
 
-def test_a_run_is_asked_for_once_a_minute_until_the_job_is_claimed(database: Database, connection: Connection) -> None:
+def test_a_run_is_asked_for_again_when_none_came(connection: Connection) -> None:
     trigger_jobs.add(connection, dws_job())
     trigger_jobs.add(connection, dws_job(site_id=1002))
     assert trigger_jobs.sites_wanting_a_run(connection) == [SITE, 1002]
     assert trigger_jobs.mark_run_requested(connection, [SITE, 1002, 9]) == {SITE, 1002}
     assert trigger_jobs.mark_run_requested(connection, [SITE]) == set()
     assert trigger_jobs.sites_wanting_a_run(connection) == []
-    connection.execute("UPDATE biz.ai_trigger_jobs SET run_requested_at = run_requested_at - interval '61 seconds' WHERE site_id = 1002")
+    connection.execute("UPDATE biz.ai_trigger_jobs SET run_requested_at = run_requested_at - interval '16 seconds' WHERE site_id = 1002")
     assert trigger_jobs.sites_wanting_a_run(connection) == [1002]
+
+
+def test_what_comes_after_a_request_waits_for_its_run(connection: Connection) -> None:
+    trigger_jobs.add(connection, dws_job())
+    assert trigger_jobs.mark_run_requested(connection, [SITE]) == {SITE}
+    trigger_jobs.add(connection, dws_job())
+    assert trigger_jobs.sites_wanting_a_run(connection) == []
+    assert trigger_jobs.mark_run_requested(connection, [SITE]) == set()
+
+
+def test_what_comes_while_a_job_of_the_site_runs_is_asked_for_after_it(connection: Connection) -> None:
+    job = claimed(connection)
+    trigger_jobs.add(connection, dws_job())
+    assert trigger_jobs.sites_wanting_a_run(connection) == []
+    assert trigger_jobs.mark_run_requested(connection, [SITE]) == set()
+    trigger_jobs.finish(connection, job, JobStatus.COMPLETED)
+    assert trigger_jobs.sites_wanting_a_run(connection) == [SITE]
+
+
+def test_a_job_whose_lease_is_over_keeps_no_other_from_its_run(connection: Connection) -> None:
+    claimed(connection, lease=OVER)
+    trigger_jobs.add(connection, dws_job())
+    assert trigger_jobs.mark_run_requested(connection, [SITE]) == {SITE}
+
+
+def test_of_two_who_ask_at_once_only_one_marks_a_site_also_for_a_job_that_comes_meanwhile(database: Database) -> None:
+    with database.autocommit() as connection:
+        trigger_jobs.add(connection, dws_job())
+    marked: list[set[int]] = []
+
+    def ask() -> None:
+        with database.transaction() as second:
+            marked.append(trigger_jobs.mark_run_requested(second, [SITE]))
+
+    waiting = threading.Thread(target=ask)
+    with database.transaction() as first, database.autocommit() as connection:
+        assert trigger_jobs.mark_run_requested(first, [SITE]) == {SITE}
+        waiting.start()
+        trigger_jobs.add(connection, dws_job())
+    waiting.join(20)
+    assert marked == [set()]
 
 
 def test_no_run_is_asked_for_a_site_that_was_closed_meanwhile(connection: Connection) -> None:

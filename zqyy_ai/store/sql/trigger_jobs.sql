@@ -82,15 +82,29 @@ UPDATE biz.ai_trigger_jobs SET progress_at = clock_timestamp(), progress = %(pro
 SELECT DISTINCT job.site_id FROM biz.ai_trigger_jobs job JOIN biz.sites site ON site.site_id = job.site_id AND coalesce(site.is_active, true)
 -- Rows without a dedup key are an old dispatcher's.
 WHERE job.status = 'pending' AND job.event_type = 'dws_completed' AND job.dedup_key IS NOT NULL AND (job.not_before IS NULL OR job.not_before <= clock_timestamp())
-  AND (job.run_requested_at IS NULL OR job.run_requested_at < clock_timestamp() - %(request_lease)s)
+  -- A run that was asked for, or that is at work, takes whatever waits for its site, also what came after it was asked for.
+  AND NOT EXISTS (
+      SELECT FROM biz.ai_trigger_jobs other
+      WHERE other.event_type = 'dws_completed' AND other.site_id = job.site_id
+        AND (other.status = 'pending' AND other.run_requested_at >= clock_timestamp() - %(request_lease)s
+             OR other.status = 'running' AND other.lease_expires_at >= clock_timestamp())
+  )
 ORDER BY job.site_id
 
+-- name: lock_run_requests
+SELECT pg_advisory_xact_lock(7205)
+
 -- name: mark_run_requested
-UPDATE biz.ai_trigger_jobs SET run_requested_at = clock_timestamp()
-WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = ANY(%(site_ids)s)
-  AND (not_before IS NULL OR not_before <= clock_timestamp())
-  AND (run_requested_at IS NULL OR run_requested_at < clock_timestamp() - %(request_lease)s)
-RETURNING site_id
+UPDATE biz.ai_trigger_jobs job SET run_requested_at = clock_timestamp()
+WHERE job.status = 'pending' AND job.event_type = 'dws_completed' AND job.dedup_key IS NOT NULL AND job.site_id = ANY(%(site_ids)s)
+  AND (job.not_before IS NULL OR job.not_before <= clock_timestamp())
+  AND NOT EXISTS (
+      SELECT FROM biz.ai_trigger_jobs other
+      WHERE other.event_type = 'dws_completed' AND other.site_id = job.site_id
+        AND (other.status = 'pending' AND other.run_requested_at >= clock_timestamp() - %(request_lease)s
+             OR other.status = 'running' AND other.lease_expires_at >= clock_timestamp())
+  )
+RETURNING job.site_id
 
 -- name: give_up_lost
 -- A job that a person's own run wrote for itself would wait for ever: nobody but that run takes it.
