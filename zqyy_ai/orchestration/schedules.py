@@ -19,7 +19,7 @@ from zqyy_ai.orchestration.resources import DatabaseResource
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="每分钟查看 biz.trigger_jobs 中的预热计划；到点时为当日尚未预热的营业门店各生成一个任务，由 ai_events 发起运行。",
 )
-def ai_dws_prewarm(context: dg.ScheduleEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
+def ai_dws_prewarm(_context: dg.ScheduleEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
     clock = database.clock()
     with database.open() as opened:
         check = check_schedule(opened, clock, lambda connection: fire_for_unprewarmed_sites(connection, clock, LIVE))

@@ -62,7 +62,7 @@ def _wait_for_work(context: dg.SensorEvaluationContext, opened: Database, databa
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="查看 ai_source.etl_runs 中已成功而尚未处理的加载，为有关门店触发 ai_dws_completed。",
 )
-def etl_completed(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
+def etl_completed(_context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
     settings, clock = database.settings(), database.clock()
     with database.open() as opened:
         fired = fire_finished_loads(opened, since=etl_lookback(clock, settings.etl_lookback_days))
