@@ -43,6 +43,7 @@ def resume_calls(database: Database, *, by: str) -> CallPause:
         if pause is None:
             raise InvalidRequest("当前没有暂停,无需恢复")
         trigger_jobs.wake_workers(connection)
+        alerts.resolve(connection, alerts.fingerprint_of(AlertType.PAUSED), f"由 {by} 恢复")
         return pause
 
 

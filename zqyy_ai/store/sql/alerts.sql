@@ -1,12 +1,51 @@
--- name: count_again
-UPDATE biz.ai_alerts SET occurrences = occurrences + 1, last_seen_at = clock_timestamp(), message = %(message)s, log_id = coalesce(%(log_id)s, log_id)
-WHERE id = (SELECT id FROM biz.ai_alerts WHERE fingerprint = %(fingerprint)s AND alert_status = 'open' ORDER BY id DESC LIMIT 1 FOR UPDATE)
-RETURNING id
+-- name: lock_alerts
+SELECT pg_advisory_xact_lock(7204103001)
+
+-- name: same_trouble
+SELECT id, alert_status, severity FROM biz.ai_alerts WHERE fingerprint = %(fingerprint)s FOR UPDATE
 
 -- name: open
-INSERT INTO biz.ai_alerts (fingerprint, alert_type, severity, site_id, app_type, message, log_id)
-VALUES (%(fingerprint)s, %(alert_type)s, %(severity)s, %(site_id)s, %(app_type)s, %(message)s, %(log_id)s)
+INSERT INTO biz.ai_alerts (fingerprint, alert_type, severity, site_id, app_type, message, log_id, alert_status, occurrences, created_at,
+                           opened_at, last_seen_at)
+VALUES (%(fingerprint)s, %(alert_type)s, %(severity)s, %(site_id)s, %(app_type)s, %(message)s, %(log_id)s, 'open', 1, clock_timestamp(),
+        clock_timestamp(), clock_timestamp())
 RETURNING id
 
--- name: lock_fingerprint
-SELECT pg_advisory_xact_lock(hashtextextended(%(fingerprint)s, 7204))
+-- name: count_again
+UPDATE biz.ai_alerts
+SET occurrences = occurrences + 1, last_seen_at = clock_timestamp(), message = %(message)s, severity = %(severity)s,
+    log_id = coalesce(%(log_id)s, log_id)
+WHERE id = %(id)s
+
+-- name: reopen
+UPDATE biz.ai_alerts
+SET occurrences = occurrences + 1, reopened_count = reopened_count + 1, last_seen_at = clock_timestamp(), opened_at = clock_timestamp(),
+    message = %(message)s, severity = %(severity)s, log_id = %(log_id)s, alert_status = 'open', status_changed_at = clock_timestamp(),
+    status_changed_by = 'zqyy_ai', status_reason = NULL, resolved_at = NULL
+WHERE id = %(id)s
+
+-- name: unresolved_id
+SELECT id FROM biz.ai_alerts WHERE fingerprint = %(fingerprint)s AND alert_status IS DISTINCT FROM 'resolved'
+
+-- name: get
+SELECT * FROM biz.ai_alerts WHERE id = %(id)s
+
+-- name: get_for_update
+SELECT * FROM biz.ai_alerts WHERE id = %(id)s FOR UPDATE
+
+-- name: set_status
+UPDATE biz.ai_alerts
+SET alert_status = %(status)s, status_changed_at = clock_timestamp(), status_changed_by = %(by)s, status_reason = %(reason)s,
+    resolved_at = CASE WHEN %(status)s = 'resolved' THEN clock_timestamp() END
+WHERE id = %(id)s
+RETURNING *
+
+-- name: list
+SELECT * FROM biz.ai_alerts
+-- Another system's row may have no status, or one that we do not know: nobody has dealt with it.
+WHERE CASE WHEN alert_status IN ('acked', 'ignored', 'resolved') THEN alert_status ELSE 'open' END = ANY(%(statuses)s)
+ORDER BY (severity = 'critical') DESC NULLS LAST, last_seen_at DESC NULLS LAST, id DESC
+LIMIT %(limit)s
+
+-- name: tell
+INSERT INTO biz.ai_alert_deliveries (alert_id, change) VALUES (%(alert_id)s, %(change)s)
