@@ -62,6 +62,7 @@ class Settings(BaseModel):
     app_calls_per_second: PositiveInt = Field(100, alias="ZQYY_APP_CALLS_PER_SECOND")
     breaker_failures: PositiveInt = Field(5, alias="ZQYY_BREAKER_FAILURES")
     breaker_cooldown_seconds: PositiveFloat = Field(60.0, alias="ZQYY_BREAKER_COOLDOWN_SECONDS")
+    throttle_cooldown_seconds: PositiveFloat = Field(30.0, alias="ZQYY_THROTTLE_COOLDOWN_SECONDS")
     daily_token_limit: PositiveInt = Field(20_000_000, alias="ZQYY_DAILY_TOKEN_LIMIT")
     monthly_token_limit: PositiveInt = Field(400_000_000, alias="ZQYY_MONTHLY_TOKEN_LIMIT")
     site_daily_token_limit: PositiveInt = Field(4_000_000, alias="ZQYY_SITE_DAILY_TOKEN_LIMIT")

@@ -62,13 +62,19 @@ def build_engine(settings: Settings, *, clock: Clock | None = None, runtime_cont
 
 
 def build_guards(settings: Settings, database: Database, worker: Worker) -> Guards:
+    probe_lease = timedelta(seconds=settings.step_timeout_seconds) + _PROBE_MARGIN
     return Guards(
         breaker=BreakerGuard(
             BreakerPolicy(
                 failures=settings.breaker_failures,
                 cooldown=timedelta(seconds=settings.breaker_cooldown_seconds),
-                probe_lease=timedelta(seconds=settings.step_timeout_seconds) + _PROBE_MARGIN,
-            )
+                probe_lease=probe_lease,
+            ),
+            BreakerPolicy(
+                failures=settings.breaker_failures,
+                cooldown=timedelta(seconds=settings.throttle_cooldown_seconds),
+                probe_lease=probe_lease,
+            ),
         ),
         rate=RateGuard(
             RatePolicy(

@@ -12,18 +12,20 @@ import json
 import logging
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
+import psycopg
+
 from zqyy_ai.domain.answers import Answer
-from zqyy_ai.domain.apps import App
+from zqyy_ai.domain.apps import APPS, App, AppType
 from zqyy_ai.domain.business_clock import Clock
 from zqyy_ai.domain.call_failures import BudgetEffect, FailureRule, RetryRule
 from zqyy_ai.domain.errors import ClaimLost, GuardRefusal
 from zqyy_ai.engine.worker import Worker
-from zqyy_ai.guards.breaker import BreakerGuard, Permit
+from zqyy_ai.guards.breaker import EVERY_APP, BreakerGuard, Permit, throttle_name
 from zqyy_ai.guards.budget import BudgetGuard, Reservation
 from zqyy_ai.guards.call_pauses import refuse_while_paused
 from zqyy_ai.guards.call_slots import SlotGuard
@@ -251,10 +253,11 @@ class GuardedStep:
         time_left = self._settings.step_timeout_seconds
         calls = tokens = single_retries = 0
         throttled_seconds = 0.0
+        was_throttled = False
         backoff_seconds = _FIRST_BACKOFF_SECONDS
         while True:
             try:
-                call = self._call_once(request, input_hash, time_left)
+                call = self._call_once(request, input_hash, time_left, was_throttled=was_throttled)
             except GuardRefusal as refusal:
                 return self._refused(request, refusal, input_hash, calls=calls, tokens=tokens)
             except _CallEnded as ended:
@@ -264,6 +267,7 @@ class GuardedStep:
                 pause = max(error.retry_after_seconds or 0.0, backoff_seconds * random.uniform(0.5, 1.0))
                 time_left -= ended.seconds + pause
                 single_retries += rule.retry is RetryRule.ONCE
+                was_throttled = was_throttled or rule.is_throttling
                 allowed = rule.retry is RetryRule.WITHIN_STEP or (rule.retry is RetryRule.ONCE and single_retries == 1)
                 if isinstance(error, Throttled) and error.longest_wait_seconds is not None:
                     throttled_seconds += pause
@@ -271,12 +275,12 @@ class GuardedStep:
                 # A call that may be paid is repeated only with time enough for an answer.
                 shortest = self._settings.step_timeout_seconds * _LEAST_TIME_OF_A_PAID_RETRY if ended.charged_tokens else 0.0
                 if not allowed or time_left <= shortest or self._worker.stopping.wait(pause):
-                    return self._failed(ended, calls, tokens)
+                    return self._failed(request, ended, calls, tokens)
                 backoff_seconds = min(backoff_seconds * 2, _LONGEST_BACKOFF_SECONDS)
                 continue
             return self._write_answer(request, claim, input_hash, call, calls + 1, tokens + call.charged_tokens)
 
-    def _call_once(self, request: StepRequest, input_hash: str, timeout_seconds: float) -> _Call:
+    def _call_once(self, request: StepRequest, input_hash: str, timeout_seconds: float, *, was_throttled: bool) -> _Call:
         """At most one POST, settled and logged whatever comes of it. Raises GuardRefusal before it, _CallEnded after it."""
         assert request.prompt is not None
         app = request.app
@@ -302,7 +306,7 @@ class GuardedStep:
         except GuardRefusal:
             self._release(permit, reservation)
             raise
-        return self._post(request, input_hash, permit, reservation, timeout_seconds, longest_wait)
+        return self._post(request, input_hash, permit, reservation, timeout_seconds, longest_wait, was_throttled=was_throttled)
 
     def _post(
         self,
@@ -312,6 +316,8 @@ class GuardedStep:
         reservation: Reservation,
         timeout_seconds: float,
         longest_wait: timedelta,
+        *,
+        was_throttled: bool,
     ) -> _Call:
         assert request.prompt is not None
         app_id = self._settings.app_id(request.app.app_type)
@@ -330,7 +336,7 @@ class GuardedStep:
                 try:
                     reply = self._client.call(app_id, request.prompt, timeout_seconds=timeout_seconds)
                 except ModelCallError as error:
-                    charged = self._settle_failure(request, permit, reservation, log_id, error, started)
+                    charged = self._settle_failure(request, permit, reservation, log_id, error, started, was_throttled=was_throttled)
                     raise _CallEnded(error, log_id, time.monotonic() - started, charged) from error
         except _CallEnded:
             raise
@@ -347,13 +353,17 @@ class GuardedStep:
         charged = reply.usage.total_tokens if reply.usage else reservation.tokens
         answered_log_id = log_id
 
-        def settle(connection: Connection) -> None:
+        def settle(connection: Connection) -> set[str]:
             # The breaker before the budget, as everywhere: rows that are locked in one order are never waited for in a circle.
-            self._guards.breaker.record_success(connection, permit)
+            closed = self._guards.breaker.record_success(connection, permit)
             self._guards.budget.settle(connection, reservation, charged)
             run_logs.finish(connection, answered_log_id, _run_end(RunStatus.SUCCESS, reply, charged))
+            return closed
 
-        self._database.write_surely(settle)
+        closed = self._database.write_surely(settle)
+        if closed:
+            with self._database.transaction() as connection:
+                self._resolve(connection, closed)
         return _Call(reply, answer, log_id, charged)
 
     def _release(self, permit: Permit, reservation: Reservation) -> None:
@@ -374,6 +384,8 @@ class GuardedStep:
         error: ModelCallError,
         started: float,
         reply: Reply | None = None,
+        *,
+        was_throttled: bool = False,
     ) -> int:
         """Money first, then the log, then what the failure means for everybody else. Returns the tokens charged."""
         rule = error.rule
@@ -400,21 +412,7 @@ class GuardedStep:
 
         self._database.write_surely(settle)
         with self._database.transaction() as connection:
-            opened = False
-            if rule.counts_for_breaker:
-                opened = self._guards.breaker.record_failure(connection, permit, error.error_code)
-            elif rule.holds_every_app:
-                self._guards.breaker.hold_every_app(connection, permit, error.error_code)
-            elif reply is not None:
-                # An answer that does not parse still came from an application that is up.
-                self._guards.breaker.record_success(connection, permit)
-            else:
-                self._guards.breaker.end_probe(connection, permit)
-            if rule.is_throttling:
-                self._guards.rate.push_forward(connection, request.app.app_type, timedelta(seconds=error.retry_after_seconds or 1.0))
-            alerts.raise_alert(connection, _failure_alert(request, error, end, log_id))
-            if opened:
-                alerts.raise_alert(connection, _circuit_alert(request.app, log_id))
+            self._tell_the_others(connection, request.app, permit, error, log_id, has_reply=reply is not None, was_throttled=was_throttled)
         logger.warning(
             "step.call_failed app=%s site=%s target=%s code=%s log_id=%s",
             request.app.app_type,
@@ -424,6 +422,42 @@ class GuardedStep:
             log_id,
         )
         return charged
+
+    def _tell_the_others(
+        self, connection: Connection, app: App, permit: Permit, error: ModelCallError, log_id: int, *, has_reply: bool, was_throttled: bool
+    ) -> None:
+        """What the failure means for other calls: their breaker, their rate, and the alert where they are held."""
+        breaker, rule = self._guards.breaker, error.rule
+        if rule.counts_for_breaker:
+            if breaker.record_failure(connection, permit, error.error_code):
+                _raise_alert(connection, _circuit_alert(app, log_id))
+        elif rule.holds_every_app:
+            breaker.hold_every_app(connection, permit, error.error_code)
+            _raise_alert(connection, _account_alert(error, log_id))
+        elif rule.is_throttling:
+            pause = timedelta(seconds=error.retry_after_seconds or 1.0)
+            self._guards.rate.push_forward(connection, app.app_type, pause)
+            # The first 429 of a burst is waited out by the step itself; who waited and is throttled again is in a storm.
+            if not was_throttled and permit.probe_token is None:
+                return
+            if breaker.record_throttled(connection, permit, error.error_code, pause):
+                _raise_alert(connection, _throttled_alert(app, error, log_id))
+        elif has_reply:
+            # An answer that does not parse still came from an application that is up.
+            self._resolve(connection, breaker.record_success(connection, permit))
+        else:
+            breaker.end_probe(connection, permit)
+
+    def _resolve(self, connection: Connection, closed: set[str]) -> None:
+        """Alerts of breakers that a call has just closed are over."""
+        for name in closed:
+            if name == EVERY_APP:
+                alerts.resolve(connection, ACCOUNT_ALERT.fingerprint)
+            elif name.startswith(throttle_name("")):
+                if not self._guards.breaker.is_any_app_throttled(connection):
+                    alerts.resolve(connection, THROTTLED_ALERT.fingerprint)
+            else:
+                alerts.resolve(connection, _circuit_alert(APPS[AppType(name)]).fingerprint)
 
     def _write_answer(self, request: StepRequest, claim: StepClaim, input_hash: str, call: _Call, calls: int, tokens: int) -> StepResult:
         cache_id, result, expires_at = self._database.write_surely(
@@ -488,7 +522,7 @@ class GuardedStep:
     # Results
 
     def _refused(self, request: StepRequest, refusal: GuardRefusal, input_hash: str, *, calls: int = 0, tokens: int = 0) -> StepResult:
-        alert_type = _REFUSAL_ALERTS.get(refusal.reason.partition(":")[0])
+        alert = None if refusal.has_own_alert else _refusal_alert(request, refusal)
         with self._database.transaction() as connection:
             log_id = run_logs.record(
                 connection,
@@ -497,9 +531,8 @@ class GuardedStep:
                 error_code=refusal.reason.partition(":")[0],
                 error_message=refusal.reason,
             )
-            if alert_type is not None:
-                alert = Alert(alert_type, str(refusal), request.site.site_id, request.app.app_type, log_id, detail=refusal.reason)
-                alerts.raise_alert(connection, alert)
+            if alert is not None:
+                _raise_alert(connection, replace(alert, log_id=log_id))
         return StepResult(
             StepStatus.REFUSED,
             run_log_id=log_id,
@@ -507,11 +540,18 @@ class GuardedStep:
             tokens=tokens,
             error_code=refusal.reason,
             error_message=str(refusal),
-            retry_at=refusal.retry_at or (None if alert_type is AlertType.BUDGET_EXCEEDED else self._in(seconds=60)),
+            retry_at=None if refusal.reason.startswith("budget_exceeded") else refusal.retry_at or self._in(seconds=60),
         )
 
-    def _failed(self, ended: _CallEnded, calls: int, tokens: int) -> StepResult:
+    def _failed(self, request: StepRequest, ended: _CallEnded, calls: int, tokens: int) -> StepResult:
+        """The step is over without an answer: only now is a failure worth an operator's time."""
         error = ended.error
+        if not error.rule.is_throttling and not error.rule.holds_every_app:
+            try:
+                with self._database.transaction() as connection:
+                    alerts.raise_alert(connection, _failure_alert(request, ended))
+            except psycopg.Error:
+                logger.exception("step.alert_not_raised log_id=%s", ended.log_id)
         retry_at = self._in(seconds=error.retry_after_seconds or 60.0) if error.rule.is_transient else None
         return StepResult(
             StepStatus.FAILED,
@@ -548,11 +588,8 @@ class GuardedStep:
             raise GuardRefusal("stopped", "进程正在停止,未发起调用", retry_at=self._in(seconds=5))
 
 
-_REFUSAL_ALERTS = {
-    "circuit_open": AlertType.CIRCUIT_OPEN,
-    "rate_limited": AlertType.RATE_LIMITED,
-    "budget_exceeded": AlertType.BUDGET_EXCEEDED,
-}
+ACCOUNT_ALERT = Alert(AlertType.ACCOUNT_HELD, "", severity=Severity.CRITICAL)
+THROTTLED_ALERT = Alert(AlertType.RATE_LIMITED, "", detail="throttled")
 
 
 def _charged_tokens(rule: FailureRule, usage: Usage | None, reservation: Reservation) -> int:
@@ -581,18 +618,45 @@ def _run_end(status: RunStatus, reply: Reply, charged_tokens: int) -> RunEnd:
     )
 
 
-def _failure_alert(request: StepRequest, error: ModelCallError, end: RunEnd, log_id: int) -> Alert:
-    app_type = request.app.app_type.value
-    if error.rule.holds_every_app:
-        message = f"百炼拒绝了整个账户的调用({error.error_code}),所有应用已暂停"
-        return Alert(AlertType.ACCOUNT_HELD, message, log_id=log_id, severity=Severity.CRITICAL)
+def _raise_alert(connection: Connection, alert: Alert) -> None:
+    """Behind a savepoint: an alert that cannot be written takes nothing else back. The transaction's last deed, see `store/alerts.py`."""
+    try:
+        with connection.transaction():
+            alerts.raise_alert(connection, alert)
+    except psycopg.Error:
+        logger.exception("step.alert_not_raised fingerprint=%s", alert.fingerprint)
+
+
+def _refusal_alert(request: StepRequest, refusal: GuardRefusal) -> Alert | None:
+    """For refusals that nothing else has told the operator of."""
+    kind, _, limit = refusal.reason.partition(":")
+    if kind == "budget_exceeded":
+        # A limit is one thing to act on, however many applications run into it.
+        site_id = request.site.site_id if limit.startswith("site_") else None
+        return Alert(AlertType.BUDGET_EXCEEDED, str(refusal), site_id, detail=refusal.reason)
+    if kind == "rate_limited":
+        return Alert(AlertType.RATE_LIMITED, str(refusal), request.site.site_id, request.app.app_type, detail=refusal.reason)
+    return None
+
+
+def _failure_alert(request: StepRequest, ended: _CallEnded) -> Alert:
+    app_type, error = request.app.app_type.value, ended.error
     if error.rule.is_configuration:
         message = f"{request.app.title} 的配置有误({error.error_code}):请检查 {request.app.app_id_setting}"
-        return Alert(AlertType.CONFIGURATION, message, None, app_type, log_id, Severity.CRITICAL, error.error_code)
-    kind = AlertType.TIMEOUT if end.status is RunStatus.TIMEOUT else AlertType.FAILED
-    message = f"{request.app.title} {request.target_id} 调用失败({error.error_code},{end.latency_ms} ms)"
-    return Alert(kind, message, request.site.site_id, app_type, log_id, detail=error.error_code)
+        return Alert(AlertType.CONFIGURATION, message, None, app_type, ended.log_id, Severity.CRITICAL, error.error_code)
+    kind = AlertType.TIMEOUT if isinstance(error, CallTimedOut) else AlertType.FAILED
+    message = f"{request.app.title} {request.target_id} 调用失败({error.error_code},{ended.seconds:.1f} 秒)"
+    return Alert(kind, message, request.site.site_id, app_type, ended.log_id, detail=error.error_code)
 
 
-def _circuit_alert(app: App, log_id: int) -> Alert:
+def _account_alert(error: ModelCallError, log_id: int) -> Alert:
+    return replace(ACCOUNT_ALERT, message=f"百炼拒绝了整个账户的调用({error.error_code}),所有应用已暂停", log_id=log_id)
+
+
+def _throttled_alert(app: App, error: ModelCallError, log_id: int) -> Alert:
+    message = f"百炼持续限流({error.error_code},{app.title}),暂缓调用,定时试探,恢复后自动继续"
+    return replace(THROTTLED_ALERT, message=message, log_id=log_id)
+
+
+def _circuit_alert(app: App, log_id: int | None = None) -> Alert:
     return Alert(AlertType.CIRCUIT_OPEN, f"{app.title} 连续失败,熔断器已打开", None, app.app_type.value, log_id, Severity.CRITICAL)

@@ -6,8 +6,12 @@
 
 Half-open lets exactly one probe through; its lease outlives a step, so that a probe whose process died is replaced and one that is
 merely slow is not joined by a second. A probe may wait long for its turn and its slot before it is sent, so the lease is counted anew
-from the moment of sending, and a probe that was replaced meanwhile is not sent. A hold on the whole account (arrears, a bad key) is the
-breaker of the application `*`.
+from the moment of sending, and a probe that was replaced meanwhile is not sent.
+
+Two more things are held in the same way, each by a breaker of its own that every call must pass:
+- `*`, the whole account: arrears or a bad key open it at once;
+- `throttled:<app>`: an application that DashScope goes on throttling after its callers waited and tried again. One call an interval
+  finds out whether it is over, where all of them trying would keep the storm alive.
 
 Rows are locked in the order of their names everywhere, `*` first, so that two calls never wait for each other in a circle.
 
@@ -26,6 +30,11 @@ from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
 
 EVERY_APP = "*"
+
+
+def throttle_name(app_type: str) -> str:
+    """The name of the breaker that holds an application while DashScope throttles it."""
+    return f"throttled:{app_type}"
 
 
 class BreakerState(StrEnum):
@@ -106,11 +115,15 @@ def after_failure(breaker: Breaker, probe_token: UUID | None, reason: str, polic
 class BreakerGuard:
     """The breakers' stored state, and the decisions above carried out on it."""
 
-    def __init__(self, policy: BreakerPolicy) -> None:
+    def __init__(self, policy: BreakerPolicy, throttle_policy: BreakerPolicy) -> None:
         self._policy = policy
+        self._throttle_policy = throttle_policy
 
     def admit(self, connection: Connection, app_type: str) -> Permit:
-        """Leave to call, or GuardRefusal (`circuit_open`, with the moment to try again). Call inside a transaction."""
+        """Leave to call, or GuardRefusal with the moment to try again: `circuit_open`, or `rate_limited` while DashScope throttles.
+
+        Call inside a transaction.
+        """
         return self._admit(connection, Permit(app_type))
 
     def readmit(self, connection: Connection, permit: Permit) -> Permit:
@@ -121,13 +134,12 @@ class BreakerGuard:
     def _admit(self, connection: Connection, permit: Permit) -> Permit:
         app_type, probe_token = permit.app_type, None
         queries = named_queries("breakers", SQL_PACKAGE)
-        open_ones = connection.execute(queries["not_closed"], {"app_types": [app_type, EVERY_APP]}).fetchall()
+        open_ones = connection.execute(queries["not_closed"], {"app_types": _names_of(app_type)}).fetchall()
         for name in sorted(row["app_type"] for row in open_ones):
             breaker, now = self._lock(connection, name)
-            decided, token, retry_at = decide(breaker, self._policy, now, permit.probe_token)
+            decided, token, retry_at = decide(breaker, self._policy_of(name), now, permit.probe_token)
             if retry_at is not None:
-                whom = "账户" if name == EVERY_APP else name
-                raise GuardRefusal("circuit_open", f"{whom} 的熔断器已打开:{breaker.reason or '连续失败'}", retry_at=retry_at)
+                raise _refusal(name, breaker, retry_at)
             if token is not None:
                 # One call probes the account and its own application alike: one token, so that its success closes both.
                 probe_token = probe_token or permit.probe_token or token
@@ -136,12 +148,18 @@ class BreakerGuard:
                 self._save(connection, name, decided)
         return Permit(app_type, probe_token)
 
-    def record_success(self, connection: Connection, permit: Permit) -> None:
-        """Also closes an account hold whose probe this call was."""
-        connection.execute(
+    def record_success(self, connection: Connection, permit: Permit) -> set[str]:
+        """Also closes a hold whose probe this call was. Returns the names of the breakers that it closed."""
+        rows = connection.execute(
             named_queries("breakers", SQL_PACKAGE)["succeeded"],
-            {"app_types": [permit.app_type, EVERY_APP], "probe_token": permit.probe_token},
-        )
+            {"app_types": _names_of(permit.app_type), "probe_token": permit.probe_token},
+        ).fetchall()
+        # Without a probe, what it touched were counters of closed breakers.
+        return {row["app_type"] for row in rows} if permit.probe_token is not None else set()
+
+    def is_any_app_throttled(self, connection: Connection) -> bool:
+        row = connection.execute(named_queries("breakers", SQL_PACKAGE)["any_throttled"]).fetchone()
+        return bool(row and row["is_throttled"])
 
     def record_failure(self, connection: Connection, permit: Permit, reason: str) -> bool:
         """Counts a failure; True when it opened the breaker. Call inside a transaction."""
@@ -155,6 +173,20 @@ class BreakerGuard:
         self.end_probe(connection, permit)
         return failed.state is BreakerState.OPEN and breaker.state is not BreakerState.OPEN
 
+    def record_throttled(self, connection: Connection, permit: Permit, reason: str, retry_after: timedelta) -> bool:
+        """Counts a call that DashScope throttled although its caller had waited; True when it held the application, or held it again.
+
+        The hold lasts for `retry_after` if that is longer than the policy's cool-down. Call inside a transaction.
+        """
+        policy = replace(self._throttle_policy, cooldown=max(self._throttle_policy.cooldown, retry_after))
+        name = throttle_name(permit.app_type)
+        self.end_probe(connection, permit)
+        breaker, now = self._lock(connection, name)
+        throttled = after_failure(breaker, permit.probe_token, reason, policy, now)
+        if throttled != breaker:
+            self._save(connection, name, throttled)
+        return throttled.state is BreakerState.OPEN and breaker.state is not BreakerState.OPEN
+
     def end_probe(self, connection: Connection, permit: Permit) -> None:
         """Gives a probe back that ended without telling anything about the application's health, so that the next may probe."""
         if permit.probe_token is not None:
@@ -167,6 +199,9 @@ class BreakerGuard:
         self._save(connection, EVERY_APP, opened)
         self.end_probe(connection, permit)
         return breaker.state is BreakerState.CLOSED
+
+    def _policy_of(self, name: str) -> BreakerPolicy:
+        return self._throttle_policy if name.startswith(throttle_name("")) else self._policy
 
     def _lock(self, connection: Connection, name: str) -> tuple[Breaker, datetime]:
         row = connection.execute(named_queries("breakers", SQL_PACKAGE)["lock"], {"app_type": name}).fetchone()
@@ -187,3 +222,17 @@ class BreakerGuard:
                 "reason": breaker.reason,
             },
         )
+
+
+def _names_of(app_type: str) -> list[str]:
+    """The breakers that a call of the application must pass."""
+    return [EVERY_APP, app_type, throttle_name(app_type)]
+
+
+def _refusal(name: str, breaker: Breaker, retry_at: datetime) -> GuardRefusal:
+    reason = breaker.reason or "连续失败"
+    if name.startswith(throttle_name("")):
+        app_type = name.removeprefix(throttle_name(""))
+        return GuardRefusal("rate_limited", f"百炼正在对 {app_type} 限流({reason}),暂缓调用", retry_at=retry_at, has_own_alert=True)
+    whom = "账户" if name == EVERY_APP else name
+    return GuardRefusal("circuit_open", f"{whom} 的熔断器已打开:{reason}", retry_at=retry_at, has_own_alert=True)

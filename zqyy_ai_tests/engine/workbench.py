@@ -53,6 +53,11 @@ class EmulatorControl:
     def in_flight(self) -> int:
         return int(self.session.get(f"{self.running.origin}/control/calls").json()["total"]["in_flight"])
 
+    def received_at(self) -> list[datetime]:
+        """When the last calls came in, at most as many as the emulator keeps prompts."""
+        entries = self.session.get(f"{self.running.origin}/control/prompts").json()
+        return [datetime.fromisoformat(entry["received_at"]) for entry in entries]
+
     def close(self) -> None:
         self.session.close()
 

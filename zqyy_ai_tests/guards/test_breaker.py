@@ -96,7 +96,7 @@ def test_a_stragglers_failure_changes_nothing(breaker: Breaker, token: object) -
 # The same, stored and shared.
 
 APP, OTHER_APP = "app2_finance", "app3_clue"
-GUARD = BreakerGuard(POLICY)
+GUARD = BreakerGuard(POLICY, POLICY)
 
 
 def admit(database: Database, app: str = APP) -> Permit:
