@@ -6,6 +6,7 @@ from datetime import timedelta
 import dagster as dg
 
 from zqyy_ai.domain.runtime_context import LIVE
+from zqyy_ai.engine.alert_endings import resolve_what_is_over
 from zqyy_ai.engine.assembly import build_budget_guard
 from zqyy_ai.engine.call_pauses import describe, pause_in_force
 from zqyy_ai.engine.intake import take_in
@@ -84,6 +85,7 @@ def reaper(context: dg.SensorEvaluationContext, database: DatabaseResource) -> d
     settings = database.settings()
     with database.open() as opened:
         found = recover_lost_leases(opened, build_budget_guard(settings), max_attempts=settings.job_max_attempts)
+        resolve_what_is_over(opened)
         end_abandoned_runs(opened, context.instance, lease=timedelta(seconds=settings.lease_seconds))
     return dg.SkipReason("没有中断的任务" if found.is_nothing else str(found))
 

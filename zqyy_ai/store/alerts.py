@@ -19,7 +19,7 @@ raise alerts last in a transaction, and keep it short.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
@@ -201,6 +201,12 @@ def resolve(connection: Connection, fingerprint: str, reason: str = "") -> bool:
         return False
     _set_status(connection, found["id"], _status(found["alert_status"]), AlertStatus.RESOLVED, SYSTEM, reason)
     return True
+
+
+def over(connection: Connection, *, quiet: timedelta, throttled: str) -> list[str]:
+    """Fingerprints of alerts about calls and breakers whose cause is over; `throttled` is the one of throttling that lasts."""
+    rows = connection.execute(named_queries("alerts")["over"], {"quiet": quiet, "throttled": throttled})
+    return [row["fingerprint"] for row in rows]
 
 
 def set_status_by_hand(connection: Connection, alert_id: int, wanted: AlertStatus, *, by: str, reason: str = "") -> StoredAlert:

@@ -1,0 +1,27 @@
+"""The end of alerts about calls: they are resolved when their cause is over, so that what is open is what needs a person.
+
+A breaker's alert ends when the breaker closes; the step that closes it says so at once, this pass finds what was missed. An alert about
+failed or refused calls ends when calls of its site and application succeed again and it did not happen for half an hour: sooner would
+tell people of every swing.
+"""
+
+import logging
+from datetime import timedelta
+
+from zqyy_ai.engine.step import THROTTLED_ALERT
+from zqyy_ai.store import alerts
+from zqyy_ai.store.database import Database
+
+logger = logging.getLogger(__name__)
+
+_QUIET = timedelta(minutes=30)
+
+
+def resolve_what_is_over(database: Database) -> int:
+    """Returns how many alerts it resolved."""
+    with database.transaction() as connection:
+        over = alerts.over(connection, quiet=_QUIET, throttled=THROTTLED_ALERT.fingerprint)
+        resolved = sum(alerts.resolve(connection, fingerprint, "原因已消除") for fingerprint in over)
+    if resolved:
+        logger.info("alerts.resolved count=%s", resolved)
+    return resolved
