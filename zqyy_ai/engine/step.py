@@ -1,6 +1,6 @@
 """The guarded step: one target's prompt becomes its cached answer, at the price of at most the calls that it accounts for.
 
-    claim → unchanged input? reuse → pause → breaker → rate → budget → slot → run log → one POST → parse → settle → cache → live event
+    claim → unchanged input? reuse → pause and breaker → rate → budget → slot → run log → one POST → parse → settle → cache → live event
 
 Invariants: one worker at a time works for a target; each POST has its own reservation and its own run log; what was paid is settled
 before anything else is tried; an answer is written only while the claim is still held; no database connection is held during a call.
@@ -27,7 +27,6 @@ from zqyy_ai.domain.errors import ClaimLost, GuardRefusal
 from zqyy_ai.engine.worker import Worker
 from zqyy_ai.guards.breaker import EVERY_APP, BreakerGuard, Permit, throttle_name
 from zqyy_ai.guards.budget import BudgetGuard, Reservation
-from zqyy_ai.guards.call_pauses import refuse_while_paused
 from zqyy_ai.guards.call_slots import SlotGuard
 from zqyy_ai.guards.rate_limit import RateGuard
 from zqyy_ai.llm.errors import CallTimedOut, ModelCallError, Throttled
@@ -289,7 +288,6 @@ class GuardedStep:
         # One transaction: what a later guard refuses takes back what the earlier ones gave. The budget comes last, because all calls of
         # the chain meet at its rows.
         with self._database.transaction() as connection:
-            refuse_while_paused(connection)
             permit = self._guards.breaker.admit(connection, app.app_type)
             turn = self._guards.rate.take(connection, request.site.site_id, app.app_type, longest_wait=longest_wait)
             reservation = self._guards.budget.reserve(
@@ -327,7 +325,6 @@ class GuardedStep:
                 if self._worker.stopping.is_set():
                     raise GuardRefusal("stopped", "进程正在停止,未发起调用", retry_at=self._in(seconds=5))
                 with self._database.transaction() as connection:
-                    refuse_while_paused(connection)
                     permit = self._guards.breaker.readmit(connection, permit)
                     if not self._guards.budget.mark_sent(connection, reservation):
                         raise GuardRefusal("reservation_lost", "预算预留已过期,未发起调用", retry_at=self._in(seconds=5))

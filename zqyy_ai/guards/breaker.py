@@ -26,10 +26,12 @@ from uuid import UUID, uuid4
 
 from zqyy_ai.domain.errors import GuardRefusal
 from zqyy_ai.guards import SQL_PACKAGE
+from zqyy_ai.guards.call_pauses import refuse_while_paused
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
 
 EVERY_APP = "*"
+_PAUSE = ""
 
 
 def throttle_name(app_type: str) -> str:
@@ -120,7 +122,8 @@ class BreakerGuard:
         self._throttle_policy = throttle_policy
 
     def admit(self, connection: Connection, app_type: str) -> Permit:
-        """Leave to call, or GuardRefusal with the moment to try again: `circuit_open`, or `rate_limited` while DashScope throttles.
+        """Leave to call, or GuardRefusal with the moment to try again: `paused` by a person, `circuit_open`, or `rate_limited` while
+        DashScope throttles.
 
         Call inside a transaction.
         """
@@ -136,6 +139,9 @@ class BreakerGuard:
         queries = named_queries("breakers", SQL_PACKAGE)
         open_ones = connection.execute(queries["not_closed"], {"app_types": _names_of(app_type)}).fetchall()
         for name in sorted(row["app_type"] for row in open_ones):
+            if name == _PAUSE:
+                refuse_while_paused(connection)
+                continue
             breaker, now = self._lock(connection, name)
             decided, token, retry_at = decide(breaker, self._policy_of(name), now, permit.probe_token)
             if retry_at is not None:

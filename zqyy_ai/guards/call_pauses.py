@@ -1,7 +1,7 @@
 """The pause switch: a person stops all calls of all applications, with a reason, until a person lets them go on.
 
-It is looked at when a call asks for admission and once more in the transaction after which the call leaves, so that nothing leaves
-after the pause was committed. Calls already under way are paid: they end, and their answers are written.
+The breakers' admission looks at it (`breaker.py`), when a call asks and once more in the transaction after which the call leaves, so that
+nothing leaves after the pause was committed. Calls already under way are paid: they end, and their answers are written.
 
 Fails closed: when the switch cannot be read, the call is not made.
 """

@@ -1,5 +1,7 @@
 -- name: not_closed
+-- A pause comes along in the same look: '' is no breaker's name.
 SELECT app_type FROM biz.ai_breakers WHERE app_type = ANY(%(app_types)s) AND state <> 'closed'
+UNION ALL SELECT '' FROM biz.ai_call_pauses WHERE resumed_at IS NULL
 
 -- name: lock
 INSERT INTO biz.ai_breakers AS breaker (app_type) VALUES (%(app_type)s)
