@@ -73,3 +73,17 @@ def test_a_prewarm_of_an_unknown_site_is_refused_in_one_line(tmp_path: Path, dat
     assert exit_code == 2
     assert "4711" in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_pause_says_why_to_everybody_and_ends_by_resume(tmp_path: Path, database_url: str) -> None:
+    without_a_reason = run("pause", home=tmp_path, ZQYY_DATABASE_URL=database_url)
+    paused = run("pause", "--reason", "核对账单", "--by", "王店长", home=tmp_path, ZQYY_DATABASE_URL=database_url)
+    again = run("pause", "--reason", "别的", home=tmp_path, ZQYY_DATABASE_URL=database_url)
+    resumed = run("resume", home=tmp_path, ZQYY_DATABASE_URL=database_url)
+    without_a_pause = run("resume", home=tmp_path, ZQYY_DATABASE_URL=database_url)
+
+    assert (without_a_reason[0], paused[0], again[0], resumed[0], without_a_pause[0]) == (2, 0, 2, 0, 2)
+    assert "zqyy-ai resume" in paused[1]
+    assert "王店长" in again[2] and "核对账单" in again[2]
+    assert "核对账单" in resumed[1]
+    assert len(without_a_pause[2].splitlines()) == 1
