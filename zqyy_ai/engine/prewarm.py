@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
@@ -34,12 +34,18 @@ from zqyy_ai.store.sites import Site
 from zqyy_ai.store.trigger_jobs import NewJob, TriggerJob
 from zqyy_ai.warehouse.finance import load_finance, loaded_through
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 logger = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL_SECONDS = 0.25
 # The shortest time for which a job goes back to the queue: each round costs the start of a run.
 _SHORTEST_SEND_BACK = timedelta(seconds=60)
 _LONGEST_SEND_BACK = timedelta(minutes=30)
+# After trouble of our own database, which is over sooner than somebody else's.
+_SHORTEST_AFTER_DATABASE_TROUBLE = timedelta(seconds=5)
+_DATABASE_TROUBLE = ("database_lost", "log_unwritable")
 _GIVEN_UP = "本任务的上一轮已失败,不再重复调用;需要时请发起新的预热"
 
 
@@ -100,8 +106,7 @@ class PrewarmRun:
         self._counts = _Counts(total=len(windows))
         self._progress_shown_at = 0.0
         self._data_read_at: datetime | None = None
-        with engine.database.autocommit() as connection:
-            self.site: Site = sites.get_site(connection, site_id)
+        self.site: Site = engine.database.patiently(lambda connection: sites.get_site(connection, site_id))
         self.job: TriggerJob | None = None
 
     @property
@@ -109,19 +114,26 @@ class PrewarmRun:
         return self._engine.runtime_context.business_date(self._engine.clock.now(), self.site.business_day_cutoff)
 
     def __enter__(self) -> Self:
-        engine, site_id = self._engine, self.site.site_id
-        with engine.database.transaction() as connection:
-            trigger_jobs.supersede_past(connection, site_id, self.business_date)
-            claim: dict[str, Any] = {"run_id": self._run_id, "worker_id": engine.worker.id, "lease": engine.worker.lease}
-            # A run that leaves valid windows alone, or wants them made anew, does not answer a finished load.
-            if set(self._windows) == set(WINDOW_KEYS) and not self._only_missing and not self._regenerate:
-                self.job = trigger_jobs.claim_dws_job(connection, site_id, **claim)
-            if self.job is None and not self._asked_by_sensor:
-                self.job = trigger_jobs.add_running(connection, self._job_of_a_person(), **claim)
+        self.job = self._engine.database.patiently(self._claim)
         if self.job is not None:
             # Earlier rounds of the job have spent too.
             self._counts.calls, self._counts.tokens = self.job.progress.get("calls", 0), self.job.progress.get("tokens", 0)
         return self
+
+    def _claim(self, connection: Connection) -> TriggerJob | None:
+        worker, site_id = self._engine.worker, self.site.site_id
+        # There is one when this is the repetition of a claim whose confirmation got lost.
+        if (claimed := trigger_jobs.claimed_by(connection, site_id, run_id=self._run_id, worker_id=worker.id)) is not None:
+            return claimed
+        trigger_jobs.supersede_past(connection, site_id, self.business_date)
+        claim: dict[str, Any] = {"run_id": self._run_id, "worker_id": worker.id, "lease": worker.lease}
+        job = None
+        # A run that leaves valid windows alone, or wants them made anew, does not answer a finished load.
+        if set(self._windows) == set(WINDOW_KEYS) and not self._only_missing and not self._regenerate:
+            job = trigger_jobs.claim_dws_job(connection, site_id, **claim)
+        if job is None and not self._asked_by_sensor:
+            job = trigger_jobs.add_running(connection, self._job_of_a_person(), **claim)
+        return job
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.job is None:
@@ -168,13 +180,16 @@ class PrewarmRun:
         except Exception as failure:
             logger.exception("prewarm.step_raised site=%s", self.site.site_id)
             is_passing = isinstance(failure, psycopg.OperationalError | psycopg.InterfaceError)
-            retry_at = self._engine.clock.now() + _SHORTEST_SEND_BACK if is_passing else None
-            return StepResult(StepStatus.FAILED, error_code=type(failure).__name__, error_message=str(failure)[:300], retry_at=retry_at)
+            retry_at = self._engine.clock.now() + _SHORTEST_AFTER_DATABASE_TROUBLE if is_passing else None
+            code = "database_lost" if is_passing else type(failure).__name__
+            return StepResult(StepStatus.FAILED, error_code=code, error_message=str(failure)[:300], retry_at=retry_at)
 
     def has_valid_answer(self, window: WindowKey) -> bool:
         """Whether the cache holds a valid, unexpired answer for the window, whoever made it."""
-        with self._engine.database.autocommit() as connection:
-            return bool(cache.valid_targets(connection, self.site.site_id, [str(window)], now=self._engine.clock.now()))
+        now = self._engine.clock.now()
+        return bool(
+            self._engine.database.patiently(lambda connection: cache.valid_targets(connection, self.site.site_id, [str(window)], now=now))
+        )
 
     def _is_whole(self, job: TriggerJob) -> bool:
         """Whether every window was compared with the newest data."""
@@ -184,18 +199,23 @@ class PrewarmRun:
         """With `only_missing`, the windows whose answer is still valid."""
         if not (self._only_missing or job.only_missing):
             return {}
-        with self._engine.database.autocommit() as connection:
-            valid = cache.valid_targets(connection, self.site.site_id, map(str, self._windows), now=self._engine.clock.now())
+        now, targets = self._engine.clock.now(), [str(window) for window in self._windows]
+        valid = self._engine.database.patiently(lambda connection: cache.valid_targets(connection, self.site.site_id, targets, now=now))
         return {window: valid[str(window)] for window in self._windows if str(window) in valid}
 
     def _requests(self, job: TriggerJob, windows: list[WindowKey]) -> Iterator[tuple[StepRequest, WindowKey]]:
         if not windows:
             return
         business_date, site = self.business_date, self.site
-        with self._engine.database.transaction() as connection:
-            self._data_read_at = database_now(connection)
-            through = loaded_through(connection, site.site_id)
-            daily = load_finance(connection, site.site_id, earliest_day(business_date), business_date)
+
+        def read(connection: Connection) -> tuple[datetime, date | None, "pd.DataFrame"]:
+            return (
+                database_now(connection),
+                loaded_through(connection, site.site_id),
+                load_finance(connection, site.site_id, earliest_day(business_date), business_date),
+            )
+
+        self._data_read_at, through, daily = self._engine.database.patiently(read)
         prompts = FinancePrompts(daily, site_id=site.site_id, site_name=site.site_name, business_date=business_date, loaded_through=through)
         reuse_not_before = job.created_at if self._regenerate or job.regenerate else None
         for window in windows:
@@ -259,13 +279,17 @@ class PrewarmRun:
                 status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
                 trigger_jobs.finish(connection, job, status, _summary(counts.bad))
 
+        self._engine.step.write_late_log_ends()
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
             self._leave_job(job)
             return
         self._engine.database.write_surely(end)
-        with self._engine.database.transaction() as connection:
+
+        def prune(connection: Connection) -> None:
             for app in (AppType.FINANCE, AppType.FINANCE_AREA):
                 cache.prune(connection, APPS[app].cache_type, self.site.site_id)
+
+        self._engine.database.patiently(prune)
 
     def _retry_at(self, job: TriggerJob) -> datetime | None:
         """When the job is worth another round: as soon as time has cured the first of its refusals. A person's own run is not repeated."""
@@ -275,7 +299,9 @@ class PrewarmRun:
         if any(outcome.result.error_code == call_pauses.REFUSAL for outcome in self._counts.bad):
             # Nobody asks for a run while the pause lasts, so the job may go on as soon as it ends.
             return self._engine.clock.now()
-        pause: timedelta = min(_SHORTEST_SEND_BACK * int(2 ** min(job.sent_back_count, 10)), _LONGEST_SEND_BACK)
+        is_ours = all(outcome.result.error_code in _DATABASE_TROUBLE for outcome in self._counts.bad)
+        shortest = _SHORTEST_AFTER_DATABASE_TROUBLE if is_ours else _SHORTEST_SEND_BACK
+        pause: timedelta = min(shortest * int(2 ** min(job.sent_back_count, 10)), _LONGEST_SEND_BACK)
         return max(min(curable), self._engine.clock.now() + pause)
 
     def _job_of_a_person(self) -> NewJob:

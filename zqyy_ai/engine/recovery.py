@@ -36,7 +36,9 @@ def recover_lost_leases(database: Database, budget: BudgetGuard, *, max_attempts
         lost = trigger_jobs.give_up_lost(connection, max_attempts=max_attempts)
         for run_id in {job.run_id for job in lost if job.run_id}:
             run_logs.close_of_dead_run(connection, run_id)
+        run_logs.close_abandoned(connection)
         charged, released = budget.settle_of_the_dead(connection)
+        leases.free_expired(connection)
         return _recovered(connection, lost, charged, released)
 
 

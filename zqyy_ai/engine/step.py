@@ -15,7 +15,9 @@ import time
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any, Protocol
+from uuid import uuid4
 
 import psycopg
 
@@ -47,6 +49,7 @@ logger = logging.getLogger(__name__)
 _CLAIM_LOOK_INTERVAL_SECONDS = 0.5
 _FIRST_BACKOFF_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 30.0
+_LATE_LOG_PAUSES_SECONDS = (0.0, 1.0, 2.0, 4.0)
 # Of the step's time. A model takes 30-120 s of the 180 s.
 _LEAST_TIME_OF_A_PAID_RETRY = 1 / 3
 
@@ -159,6 +162,7 @@ class GuardedStep:
         self._settings = settings
         self._clock = clock
         self._worker = worker
+        self._late_log_ends: dict[int, RunEnd] = {}
 
     def run(self, request: StepRequest) -> StepResult:
         """Never raises for what can be expected of guards and models; a database that is gone, or a bug, does raise."""
@@ -174,7 +178,10 @@ class GuardedStep:
             if result is None:
                 result = self._ask(request, claim, input_hash)
         except ClaimLost as lost:
-            return StepResult(StepStatus.FAILED, error_code="claim_lost", error_message=str(lost), retry_at=self._in(seconds=1))
+            # Lost to another worker; or written by this one, and only the confirmation got lost with the connection.
+            return self._written_after_all(request, input_hash) or StepResult(
+                StepStatus.FAILED, error_code="claim_lost", error_message=str(lost), retry_at=self._in(seconds=1)
+            )
         except BaseException:
             self._give_back(claim)
             raise
@@ -197,16 +204,19 @@ class GuardedStep:
     def _claim(self, request: StepRequest) -> StepClaim:
         """Waits for its turn at the target. Raises GuardRefusal (`target_busy`) when the turn does not come in time."""
         deadline = time.monotonic() + self._settings.guard_wait_seconds
+        token = uuid4()
         while True:
-            with self._database.autocommit() as connection:
-                claim = step_claims.take(
+            claim = self._database.patiently(
+                lambda connection: step_claims.take(
                     connection,
                     request.app.cache_type,
                     request.site.site_id,
                     request.target_id,
                     worker_id=self._worker.id,
                     lease=self._worker.lease,
+                    token=token,
                 )
+            )
             if claim is not None:
                 return claim
             if time.monotonic() >= deadline:
@@ -214,23 +224,34 @@ class GuardedStep:
             self._pause(_CLAIM_LOOK_INTERVAL_SECONDS * random.uniform(0.5, 1.0))
 
     def _give_back(self, claim: StepClaim) -> None:
-        with self._database.autocommit() as connection:
-            step_claims.end(connection, claim)
+        self._database.patiently(lambda connection: step_claims.end(connection, claim))
+
+    def _written_after_all(self, request: StepRequest, input_hash: str) -> StepResult | None:
+        found = self._database.patiently(
+            lambda connection: cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id)
+        )
+        if found is None or not self._may_reuse(found, request, input_hash):
+            return None
+        return StepResult(StepStatus.REUSED, found.result_json, found.id, found.run_log_id, found.expires_at)
 
     def _reuse(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult | None:
         """The newest valid answer, its expiry moved on, when it was made from the same input."""
-        with self._database.autocommit() as connection:
-            found = cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id)
+        found = self._database.patiently(
+            lambda connection: cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id)
+        )
         if found is None or not self._may_reuse(found, request, input_hash):
             return None
-        expires_at = self._expires_at(request)
-        with self._database.transaction() as connection:
-            if not cache.extend(connection, found.id, expires_at):
+        expires_at, reused = self._expires_at(request), found
+
+        def reuse(connection: Connection) -> StepResult | None:
+            if not cache.extend(connection, reused.id, expires_at):
                 return None  # invalidated or pruned since it was read
             log_id = run_logs.record(connection, self._subject(request, input_hash), RunStatus.REUSED)
-            self._publish(connection, request, found.id)
+            self._publish(connection, request, reused.id)
             self._end_claim(connection, request, claim)
-        return StepResult(StepStatus.REUSED, found.result_json, found.id, log_id, expires_at)
+            return StepResult(StepStatus.REUSED, reused.result_json, reused.id, log_id, expires_at)
+
+        return self._database.patiently(reuse)
 
     def _may_reuse(self, found: CachedAnswer, request: StepRequest, input_hash: str) -> bool:
         oldest = self._clock.now() - timedelta(days=self._settings.reuse_max_age_days)
@@ -239,11 +260,15 @@ class GuardedStep:
         return found.input_hash == input_hash and found.created_at >= oldest
 
     def _write_fixed_answer(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult:
-        assert request.fixed_answer is not None
-        with self._database.transaction() as connection:
+        fixed_answer = request.fixed_answer
+        assert fixed_answer is not None
+
+        def write(connection: Connection) -> StepResult:
             log_id = run_logs.record(connection, self._subject(request, input_hash), RunStatus.REUSED, error_code="no_data")
-            cache_id, result, expires_at = self._write(connection, request, claim, request.fixed_answer, input_hash, log_id)
-        return StepResult(StepStatus.FIXED, result, cache_id, log_id, expires_at)
+            cache_id, result, expires_at = self._write(connection, request, claim, fixed_answer, input_hash, log_id)
+            return StepResult(StepStatus.FIXED, result, cache_id, log_id, expires_at)
+
+        return self._database.patiently(write)
 
     # Calls
 
@@ -285,11 +310,18 @@ class GuardedStep:
         app = request.app
         longest_wait = timedelta(seconds=self._settings.guard_wait_seconds)
         estimate = estimate_tokens(request.prompt, overhead_tokens=app.overhead_tokens, largest_output_tokens=app.largest_output_tokens)
-        # One transaction: what a later guard refuses takes back what the earlier ones gave. The budget comes last, because all calls of
-        # the chain meet at its rows.
-        with self._database.transaction() as connection:
+        token = uuid4()
+        may_be_reserved = False
+
+        def admit(connection: Connection) -> tuple[Permit, timedelta, Reservation]:
+            # One transaction: what a later guard refuses takes back what the earlier ones gave. The budget comes last, because all calls
+            # of the chain meet at its rows.
+            nonlocal may_be_reserved
             permit = self._guards.breaker.admit(connection, app.app_type)
             turn = self._guards.rate.take(connection, request.site.site_id, app.app_type, longest_wait=longest_wait)
+            if may_be_reserved:
+                self._guards.budget.settle(connection, Reservation(token, estimate), 0)
+            may_be_reserved = True
             reservation = self._guards.budget.reserve(
                 connection,
                 site_id=request.site.site_id,
@@ -298,7 +330,11 @@ class GuardedStep:
                 tokens=estimate,
                 worker_id=self._worker.id,
                 lease=self._worker.lease,
+                token=token,
             )
+            return permit, turn, reservation
+
+        permit, turn, reservation = self._database.patiently(admit)
         try:
             self._pause(turn.total_seconds())
         except GuardRefusal:
@@ -319,16 +355,28 @@ class GuardedStep:
     ) -> _Call:
         assert request.prompt is not None
         app_id = self._settings.app_id(request.app.app_type)
+        prompt, subject = request.prompt, self._subject(request, input_hash)
         log_id: int | None = None
+        may_be_logged = False
+
+        def send(connection: Connection) -> tuple[Permit, int]:
+            nonlocal may_be_logged
+            readmitted = self._guards.breaker.readmit(connection, permit)
+            if not self._guards.budget.mark_sent(connection, reservation):
+                raise GuardRefusal("reservation_lost", "预算预留已过期,未发起调用", retry_at=self._in(seconds=5))
+            if may_be_logged:
+                run_logs.discard_unsent(connection, subject)
+            may_be_logged = True
+            try:
+                return readmitted, run_logs.start(connection, subject, prompt)
+            except psycopg.errors.DiskFull as full:
+                raise GuardRefusal("log_unwritable", "运行日志无法写入(磁盘已满),未发起调用", retry_at=self._in(seconds=5)) from full
+
         try:
             with self._guards.slots.hold(longest_wait=longest_wait):
                 if self._worker.stopping.is_set():
                     raise GuardRefusal("stopped", "进程正在停止,未发起调用", retry_at=self._in(seconds=5))
-                with self._database.transaction() as connection:
-                    permit = self._guards.breaker.readmit(connection, permit)
-                    if not self._guards.budget.mark_sent(connection, reservation):
-                        raise GuardRefusal("reservation_lost", "预算预留已过期,未发起调用", retry_at=self._in(seconds=5))
-                    log_id = run_logs.start(connection, self._subject(request, input_hash), request.prompt)
+                permit, log_id = self._database.patiently(send)
                 started = time.monotonic()
                 try:
                     reply = self._client.call(app_id, request.prompt, timeout_seconds=timeout_seconds)
@@ -354,13 +402,12 @@ class GuardedStep:
             # The breaker before the budget, as everywhere: rows that are locked in one order are never waited for in a circle.
             closed = self._guards.breaker.record_success(connection, permit)
             self._guards.budget.settle(connection, reservation, charged)
-            run_logs.finish(connection, answered_log_id, _run_end(RunStatus.SUCCESS, reply, charged))
+            self._end_log(connection, answered_log_id, _run_end(RunStatus.SUCCESS, reply, charged))
             return closed
 
         closed = self._database.write_surely(settle)
         if closed:
-            with self._database.transaction() as connection:
-                self._resolve(connection, closed)
+            self._database.patiently(lambda connection: self._resolve(connection, closed))
         return _Call(reply, answer, log_id, charged)
 
     def _release(self, permit: Permit, reservation: Reservation) -> None:
@@ -371,6 +418,21 @@ class GuardedStep:
         self._database.write_surely(release)
 
     # After the call
+
+    def _end_log(self, connection: Connection, log_id: int, end: RunEnd) -> None:
+        """Where the log's table has no room, money and answer are written all the same; the log's end is kept for later."""
+        if not run_logs.finish(connection, log_id, end):
+            self._late_log_ends[log_id] = end
+
+    def write_late_log_ends(self) -> None:
+        """Ends the run logs that found no room before. For some seconds, then whoever recovers closes them by what the cache says."""
+        for pause_seconds in _LATE_LOG_PAUSES_SECONDS:
+            if not self._late_log_ends or self._worker.stopping.wait(pause_seconds):
+                return
+            for log_id, end in list(self._late_log_ends.items()):
+                if not self._database.write_surely(partial(run_logs.finish, log_id=log_id, end=end)):
+                    break
+                del self._late_log_ends[log_id]
 
     def _settle_failure(
         self,
@@ -405,11 +467,14 @@ class GuardedStep:
 
         def settle(connection: Connection) -> None:
             self._guards.budget.settle(connection, reservation, charged)
-            run_logs.finish(connection, log_id, end)
+            self._end_log(connection, log_id, end)
 
         self._database.write_surely(settle)
-        with self._database.transaction() as connection:
+
+        def tell(connection: Connection) -> None:
             self._tell_the_others(connection, request.app, permit, error, log_id, has_reply=reply is not None, was_throttled=was_throttled)
+
+        self._database.patiently(tell)
         logger.warning(
             "step.call_failed app=%s site=%s target=%s code=%s log_id=%s",
             request.app.app_type,
@@ -476,7 +541,7 @@ class GuardedStep:
         )
 
     def _write(
-        self, connection: Connection, request: StepRequest, claim: StepClaim, answer: dict[str, Any], input_hash: str, log_id: int
+        self, connection: Connection, request: StepRequest, claim: StepClaim, answer: dict[str, Any], input_hash: str, log_id: int | None
     ) -> tuple[int, dict[str, Any], datetime]:
         """Cache row, end of the claim and live event, or ClaimLost and nothing."""
         expires_at = self._expires_at(request)
@@ -520,7 +585,8 @@ class GuardedStep:
 
     def _refused(self, request: StepRequest, refusal: GuardRefusal, input_hash: str, *, calls: int = 0, tokens: int = 0) -> StepResult:
         alert = None if refusal.has_own_alert else _refusal_alert(request, refusal)
-        with self._database.transaction() as connection:
+
+        def note(connection: Connection) -> int | None:
             log_id = run_logs.record(
                 connection,
                 self._subject(request, input_hash),
@@ -530,6 +596,9 @@ class GuardedStep:
             )
             if alert is not None:
                 _raise_alert(connection, replace(alert, log_id=log_id))
+            return log_id
+
+        log_id = self._database.patiently(note)
         return StepResult(
             StepStatus.REFUSED,
             run_log_id=log_id,
@@ -633,6 +702,9 @@ def _refusal_alert(request: StepRequest, refusal: GuardRefusal) -> Alert | None:
         return Alert(AlertType.BUDGET_EXCEEDED, str(refusal), site_id, detail=refusal.reason)
     if kind == "rate_limited":
         return Alert(AlertType.RATE_LIMITED, str(refusal), request.site.site_id, request.app.app_type, detail=refusal.reason)
+    if kind == "log_unwritable":
+        # One cause, whatever was being made.
+        return Alert(AlertType.LOG_UNWRITABLE, str(refusal), severity=Severity.CRITICAL)
     return None
 
 

@@ -42,10 +42,22 @@ class BudgetGuard:
         self._policy = policy
 
     def reserve(
-        self, connection: Connection, *, site_id: int, site_cutoff: time, app_type: str, tokens: int, worker_id: UUID, lease: timedelta
+        self,
+        connection: Connection,
+        *,
+        site_id: int,
+        site_cutoff: time,
+        app_type: str,
+        tokens: int,
+        worker_id: UUID,
+        lease: timedelta,
+        token: UUID | None = None,
     ) -> Reservation:
-        """Sets `tokens` aside in all four windows, or raises GuardRefusal (`budget_exceeded:<limit>`) and sets nothing aside."""
-        reservation = Reservation(uuid4(), tokens)
+        """Sets `tokens` aside in all four windows, or raises GuardRefusal (`budget_exceeded:<limit>`) and sets nothing aside.
+
+        `token` is the reservation's, for a caller who may have to release one whose commit was not confirmed.
+        """
+        reservation = Reservation(token or uuid4(), tokens)
         row = connection.execute(
             named_queries("budget", SQL_PACKAGE)["reserve"],
             {

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 from zqyy_ai.domain.errors import GuardRefusal
 from zqyy_ai.guards import SQL_PACKAGE
-from zqyy_ai.store.database import Database
+from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.queries import named_queries
 
 # Between two looks for a free slot. Calls take seconds: a tenth of one lost at a hand-over is under 1 %.
@@ -75,14 +75,22 @@ class SlotGuard:
     def _try_to_take(self) -> Slot | None:
         queries = named_queries("call_slots", SQL_PACKAGE)
         token = uuid4()
-        with self._database.autocommit() as connection:
+        taking = {"slots": self._slots, "token": token, "worker_id": self._worker_id, "lease": self._lease}
+        may_be_taken = False
+
+        def take(connection: Connection) -> Slot | None:
+            nonlocal may_be_taken
             if not self._slots_exist:
                 connection.execute(queries["provide"], {"slots": self._slots})
-                self._slots_exist = True
-            row = connection.execute(
-                queries["take"], {"slots": self._slots, "token": token, "worker_id": self._worker_id, "lease": self._lease}
-            ).fetchone()
-        return Slot(row["slot_number"], token) if row else None
+            # A repetition may have its slot already, though the confirmation got lost.
+            row = connection.execute(queries["held"], taking).fetchone() if may_be_taken else None
+            may_be_taken = True
+            row = row or connection.execute(queries["take"], taking).fetchone()
+            return Slot(row["slot_number"], token) if row else None
+
+        slot = self._database.patiently(take)
+        self._slots_exist = True
+        return slot
 
     def _refusal(self) -> GuardRefusal:
         return GuardRefusal("rate_limited", f"并发限制:{self._slots} 个调用名额在等待时间内没有空出")

@@ -44,6 +44,7 @@ class AlertType(StrEnum):
     EVENT_REJECTED = "event_rejected"
     JOB_DEAD = "job_dead"
     PAUSED = "paused"
+    LOG_UNWRITABLE = "log_unwritable"
 
 
 class Severity(StrEnum):

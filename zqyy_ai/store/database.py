@@ -3,6 +3,7 @@
 No connection is held while a model is called: callers open a transaction, do their statements and leave it.
 """
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +21,13 @@ logger = logging.getLogger(__name__)
 Connection = psycopg.Connection[DictRow]
 T = TypeVar("T")
 
-# After a restart every pooled connection is dead once: more tries than connections.
-_PAUSES_SECONDS = (0.0, 0.0, 0.05, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+# After a restart every pooled connection is dead once: more quick tries than connections.
+_FIRST_PAUSES_SECONDS = (0.0, 0.0, 0.05, 0.05, 0.1, 0.2, 0.5)
+_PAUSE_SECONDS = 1.0
+# For what is paid: longer than a restart, a failover or a disk that somebody has to clear.
+_SURE_SECONDS = 300.0
+# For what nothing was paid for yet: as long as a restart takes.
+_PATIENT_SECONDS = 30.0
 
 
 def database_now(connection: Connection) -> datetime:
@@ -57,19 +63,40 @@ class Database:
             yield connection
 
     def write_surely(self, work: Callable[[Connection], T]) -> T:
-        """`work` in a transaction, again for some 15 s while the connection is lost or the transaction is chosen as a deadlock's victim.
+        """`work` in a transaction, again for 5 minutes while the connection is lost, the disk is full or a deadlock chose it as its victim.
 
-        For what is paid already and must be written down; `work` has to be safe to repeat. Raises psycopg.OperationalError in the end.
+        For what is paid already and must be written down. `work` has to be safe to repeat, also when it was committed and only the
+        confirmation got lost. Raises psycopg.OperationalError in the end.
         """
-        for pause_seconds in _PAUSES_SECONDS:
+        return self._repeated(work, _SURE_SECONDS, psycopg.OperationalError, psycopg.InterfaceError)
+
+    def patiently(self, work: Callable[[Connection], T]) -> T:
+        """The same for half a minute, for what comes before a call: a restart of the database costs a wait, not the job's attempt.
+
+        A full disk is not waited for: psycopg.errors.DiskFull comes at once.
+        """
+        return self._repeated(work, _PATIENT_SECONDS, psycopg.OperationalError, psycopg.InterfaceError, at_once=psycopg.errors.DiskFull)
+
+    def _repeated(
+        self,
+        work: Callable[[Connection], T],
+        seconds: float,
+        *passing: type[Exception],
+        at_once: tuple[type[Exception], ...] | type[Exception] = (),
+    ) -> T:
+        deadline = time.monotonic() + seconds
+        for pause_seconds in itertools.chain(_FIRST_PAUSES_SECONDS, itertools.repeat(_PAUSE_SECONDS)):
             try:
                 with self.transaction() as connection:
                     return work(connection)
-            except (psycopg.OperationalError, psycopg.InterfaceError) as lost:
-                logger.warning("database.write_repeated cause=%s", type(lost).__name__)
+            except at_once:
+                raise
+            except passing as lost:
+                if time.monotonic() + pause_seconds > deadline:
+                    raise
+                logger.warning("database.repeated cause=%s", type(lost).__name__)
                 time.sleep(pause_seconds)
-        with self.transaction() as connection:
-            return work(connection)
+        raise AssertionError("the pauses never end")
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:

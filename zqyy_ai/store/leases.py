@@ -19,6 +19,12 @@ def workers_of_run(connection: Connection, run_id: str) -> list[UUID]:
     return [row["worker_id"] for row in connection.execute(named_queries("leases")["workers_of_run"], {"run_id": run_id})]
 
 
+def free_expired(connection: Connection) -> None:
+    """Frees claims and slots whose lease is over, whoever held them: nobody may ever ask for the same target or slot again."""
+    connection.execute(named_queries("leases")["drop_expired_claims"])
+    connection.execute(named_queries("leases")["free_expired_slots"])
+
+
 def free_all(connection: Connection, worker_id: UUID) -> None:
     """Frees the claims and slots of a worker that is known to be dead; its reservations are the budget guard's to end."""
     connection.execute(named_queries("leases")["drop_claims"], {"worker_id": worker_id})

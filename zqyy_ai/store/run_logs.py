@@ -4,15 +4,23 @@
     (insert) ─→ failed                                       a guard's refusal: error_message says which
     (insert) ─→ reused                                       unchanged input: no call
 
-A row that has ended is never changed again.
+A row that has ended is never changed again. A log that cannot be written down (the disk of its table is full) keeps no call from being
+accounted for and no answer from being written: only `start` raises then, because a call without a log is not made.
 """
 
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import psycopg
+
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
+
+logger = logging.getLogger(__name__)
+
+_DIED = "the run process died during the call; the outcome is unknown"
 
 
 class RunStatus(StrEnum):
@@ -72,10 +80,16 @@ def start(connection: Connection, subject: RunSubject, request_prompt: str) -> i
     return int(row["id"])
 
 
-def finish(connection: Connection, log_id: int, end: RunEnd) -> None:
-    """Ends a running row; one that has ended already (its worker was given up for dead) stays as it is."""
-    connection.execute(
-        named_queries("run_logs")["finish"],
+def discard_unsent(connection: Connection, subject: RunSubject) -> None:
+    """Deletes a `running` row whose commit was not confirmed, before its transaction is repeated. Only for who holds the target's claim."""
+    connection.execute(named_queries("run_logs")["discard_unsent"], subject.columns())
+
+
+def finish(connection: Connection, log_id: int, end: RunEnd) -> bool:
+    """Ends a running row; one that has ended already (its worker was given up for dead) stays as it is. False when there is no room."""
+    written = _if_there_is_room(
+        connection,
+        "finish",
         {
             "log_id": log_id,
             "status": end.status.value,
@@ -92,6 +106,17 @@ def finish(connection: Connection, log_id: int, end: RunEnd) -> None:
             "request_id": _storable(end.request_id),
         },
     )
+    return written is not None
+
+
+def _if_there_is_room(connection: Connection, query: str, parameters: dict[str, Any]) -> int | None:
+    """Rows changed, None when there is no room. In a savepoint, so that a full disk takes nothing else of the transaction back."""
+    try:
+        with connection.transaction():
+            return connection.execute(named_queries("run_logs")[query], parameters).rowcount
+    except psycopg.errors.DiskFull:
+        logger.exception("run_logs.no_room query=%s", query)
+        return None
 
 
 def record(
@@ -102,25 +127,33 @@ def record(
     request_prompt: str | None = None,
     error_code: str | None = None,
     error_message: str | None = None,
-) -> int:
-    """Adds a row for something that ended without a call: a reuse or a refusal; returns its id."""
-    row = connection.execute(
-        named_queries("run_logs")["record"],
-        {
-            **subject.columns(),
-            "request_prompt": request_prompt,
-            "status": status.value,
-            "error_code": error_code,
-            "error_message": error_message,
-        },
-    ).fetchone()
+) -> int | None:
+    """Adds a row for something that ended without a call: a reuse or a refusal; returns its id, None when there is no room for it."""
+    columns = {
+        **subject.columns(),
+        "request_prompt": request_prompt,
+        "status": status.value,
+        "error_code": error_code,
+        "error_message": error_message,
+    }
+    try:
+        with connection.transaction():
+            row = connection.execute(named_queries("run_logs")["record"], columns).fetchone()
+    except psycopg.errors.DiskFull:
+        logger.exception("run_logs.no_room query=record")
+        return None
     assert row is not None
     return int(row["id"])
 
 
-def close_of_dead_run(connection: Connection, dagster_run_id: str) -> int:
-    """Ends the rows that a dead run left running; returns how many."""
-    return connection.execute(
-        named_queries("run_logs")["close_of_dead_run"],
-        {"dagster_run_id": dagster_run_id, "error_message": "the run process died during the call; the outcome is unknown"},
-    ).rowcount
+def close_of_dead_run(connection: Connection, dagster_run_id: str) -> int | None:
+    """Ends the rows that a dead run left running; returns how many, None when there is no room."""
+    return _if_there_is_room(connection, "close_of_dead_run", {"dagster_run_id": dagster_run_id, "error_message": _DIED})
+
+
+def close_abandoned(connection: Connection) -> int | None:
+    """Ends the rows that nobody works on any more, because their job is not running, or in another run; returns how many, or None as above.
+
+    A row whose answer is in the cache is a success whose end could not be written down; what became of the others is unknown.
+    """
+    return _if_there_is_room(connection, "close_abandoned", {"error_message": _DIED})

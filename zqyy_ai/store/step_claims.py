@@ -20,9 +20,11 @@ class StepClaim:
     token: UUID
 
 
-def take(connection: Connection, cache_type: str, site_id: int, target_id: str, *, worker_id: UUID, lease: timedelta) -> StepClaim | None:
-    """The claim, or None while another worker holds an unexpired one."""
-    claim = StepClaim(cache_type, site_id, target_id, uuid4())
+def take(
+    connection: Connection, cache_type: str, site_id: int, target_id: str, *, worker_id: UUID, lease: timedelta, token: UUID | None = None
+) -> StepClaim | None:
+    """The claim, or None while another worker holds an unexpired one. `token`, given again, makes a repetition safe."""
+    claim = StepClaim(cache_type, site_id, target_id, token or uuid4())
     row = connection.execute(
         named_queries("step_claims")["take"],
         {

@@ -164,6 +164,14 @@ def claim_dws_job(connection: Connection, site_id: int, *, run_id: str, worker_i
     return job
 
 
+def claimed_by(connection: Connection, site_id: int, *, run_id: str, worker_id: UUID) -> TriggerJob | None:
+    """The site's job that this worker claimed for this run and has not ended."""
+    row = connection.execute(
+        named_queries("trigger_jobs")["claimed_by"], {"site_id": site_id, "run_id": run_id, "worker_id": worker_id}
+    ).fetchone()
+    return _job(row) if row else None
+
+
 def finish(connection: Connection, job: TriggerJob, status: JobStatus, error_message: str | None = None) -> bool:
     """Ends a claimed job. False when its lease was lost to somebody else; nothing was changed then."""
     row = connection.execute(

@@ -42,11 +42,13 @@ def test_a_dead_run_closes_its_own_logs_and_no_others(connection: Connection) ->
     other = run_logs.start(connection, RunSubject("app2_finance", 1001, "last_month__all", "event", dagster_run_id="run-2"), "")
     reused = run_logs.record(connection, SUBJECT, RunStatus.REUSED)
     assert run_logs.close_of_dead_run(connection, "run-1") == 0
+    assert reused is not None
     assert [row_of(connection, log_id)["status"] for log_id in (other, reused)] == ["running", "reused"]
 
 
 def test_a_refusal_is_a_row_that_has_ended_without_a_call(connection: Connection) -> None:
     log_id = run_logs.record(connection, SUBJECT, RunStatus.FAILED, error_code="budget_exceeded", error_message="budget_exceeded:daily")
+    assert log_id is not None
     row = row_of(connection, log_id)
     assert (row["status"], row["error_message"], row["tokens_used"], row["latency_ms"]) == ("failed", "budget_exceeded:daily", 0, 0)
     assert row["finished_at"] >= row["created_at"]

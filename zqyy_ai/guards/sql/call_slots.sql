@@ -11,6 +11,9 @@ WHERE slot_number = (
 )
 RETURNING slot_number
 
+-- name: held
+SELECT slot_number FROM biz.ai_call_slots WHERE token = %(token)s
+
 -- name: release
 UPDATE biz.ai_call_slots SET token = NULL, worker_id = NULL, lease_expires_at = NULL
 WHERE slot_number = %(slot_number)s AND token = %(token)s

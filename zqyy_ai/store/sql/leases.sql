@@ -13,3 +13,10 @@ DELETE FROM biz.ai_step_claims WHERE worker_id = %(worker_id)s
 
 -- name: free_slots
 UPDATE biz.ai_call_slots SET token = NULL, worker_id = NULL, lease_expires_at = NULL WHERE worker_id = %(worker_id)s
+
+-- name: drop_expired_claims
+DELETE FROM biz.ai_step_claims WHERE lease_expires_at < clock_timestamp()
+
+-- name: free_expired_slots
+UPDATE biz.ai_call_slots SET token = NULL, worker_id = NULL, lease_expires_at = NULL
+WHERE token IS NOT NULL AND lease_expires_at < clock_timestamp()

@@ -21,7 +21,26 @@ VALUES (%(app_type)s, %(trigger_type)s, %(trigger_job_id)s, %(site_id)s, %(membe
         clock_timestamp())
 RETURNING id
 
+-- name: discard_unsent
+DELETE FROM biz.ai_run_logs
+WHERE dagster_run_id = %(dagster_run_id)s AND trigger_job_id = %(trigger_job_id)s AND app_type = %(app_type)s AND target_id = %(target_id)s
+  AND status = 'running'
+
 -- name: close_of_dead_run
 UPDATE biz.ai_run_logs
 SET status = 'failed', error_code = 'worker_died', error_message = %(error_message)s, finished_at = clock_timestamp()
 WHERE dagster_run_id = %(dagster_run_id)s AND status IN ('pending', 'running')
+
+-- name: close_abandoned
+UPDATE biz.ai_run_logs log
+SET status = CASE WHEN answered THEN 'success' ELSE 'failed' END,
+    error_code = CASE WHEN NOT answered THEN 'worker_died' END,
+    error_message = CASE WHEN NOT answered THEN %(error_message)s END,
+    finished_at = clock_timestamp()
+FROM (
+    SELECT open.id, EXISTS (SELECT FROM biz.ai_cache cached WHERE cached.run_log_id = open.id) AS answered
+    FROM biz.ai_run_logs open JOIN biz.ai_trigger_jobs job ON job.id = open.trigger_job_id
+    WHERE open.status IN ('pending', 'running') AND open.dagster_run_id IS NOT NULL
+      AND (job.status <> 'running' OR job.run_id IS DISTINCT FROM open.dagster_run_id)
+) AS abandoned
+WHERE log.id = abandoned.id AND log.status IN ('pending', 'running')

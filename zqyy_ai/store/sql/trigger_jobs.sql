@@ -52,6 +52,10 @@ WHERE id = (
 )
 RETURNING *
 
+-- name: claimed_by
+SELECT * FROM biz.ai_trigger_jobs
+WHERE status = 'running' AND site_id = %(site_id)s AND run_id = %(run_id)s AND worker_id = %(worker_id)s
+
 -- name: finish
 UPDATE biz.ai_trigger_jobs
 SET status = %(status)s, error_message = %(error_message)s, finished_at = clock_timestamp(), lease_expires_at = NULL, worker_id = NULL
