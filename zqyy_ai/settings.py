@@ -5,6 +5,7 @@ log or an error.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,6 +73,9 @@ class Settings(BaseModel):
     input_price_cny_per_million_tokens: Annotated[float, Field(ge=0)] = Field(0.8, alias="ZQYY_INPUT_PRICE_CNY_PER_MILLION_TOKENS")
     output_price_cny_per_million_tokens: Annotated[float, Field(ge=0)] = Field(2.0, alias="ZQYY_OUTPUT_PRICE_CNY_PER_MILLION_TOKENS")
 
+    # Where alerts are delivered, separated by spaces, commas or line breaks.
+    alert_webhooks: tuple[SecretStr, ...] = Field((), alias="ZQYY_ALERT_WEBHOOKS")
+
     # The stack.
     home: Path = Field(Path(".zqyy"), alias="ZQYY_HOME")
     host: str = Field("127.0.0.1", alias="ZQYY_HOST")
@@ -107,6 +111,19 @@ class Settings(BaseModel):
             if not separator or not revision or name not in known:
                 raise ValueError(f"must look like app2_finance=2,app3_clue=1 with names out of {', '.join(sorted(known))}")
         return {name: revision for name, _, revision in pairs}
+
+    @field_validator("alert_webhooks", mode="before")
+    @classmethod
+    def _parse_webhooks(cls, text: Any) -> Any:
+        """Whether a service knows them is for those who deliver to say: that costs the import of its library."""
+        if not isinstance(text, str):
+            return text
+        # A URL may hold commas itself.
+        urls = [url for url in re.split(r"[\s,]+(?=[a-zA-Z][a-zA-Z0-9+.-]*://)", text.strip().rstrip(",")) if url]
+        for number, url in enumerate(urls, start=1):
+            if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S+", url):
+                raise ValueError(f"URL {number} must look like https://… or dingtalk://…, without spaces")
+        return urls
 
     @model_validator(mode="after")
     def _home_is_absolute(self) -> "Settings":

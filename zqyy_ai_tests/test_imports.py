@@ -89,3 +89,9 @@ def test_a_light_import_brings_no_heavy_library_with_it() -> None:
     code = "import sys, zqyy_ai.cli; print(sorted({'pandas', 'dagster', 'dashscope', 'numpy'} & set(sys.modules)))"
     imported = subprocess.run([sys.executable, "-c", code], env={}, capture_output=True, text=True, check=True)
     assert imported.stdout.strip() == "[]"
+
+
+def test_what_dagster_and_the_command_line_load_at_their_start_has_no_library_for_webhooks() -> None:
+    code = "import sys, zqyy_ai.definitions, zqyy_ai.cli; print('apprise' in sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", code], env={}, capture_output=True, text=True, check=True)
+    assert imported.stdout.strip() == "False"

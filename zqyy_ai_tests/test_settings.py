@@ -43,6 +43,7 @@ def test_an_empty_value_counts_as_unset() -> None:
         ("ZQYY_LEASE_SECONDS", "inf"),
         ("ZQYY_APP_REVISIONS", "app2_finance"),
         ("ZQYY_APP_REVISIONS", "app9_chat=2"),
+        ("ZQYY_ALERT_WEBHOOKS", "oapi.dingtalk.com/robot/send?access_token=1"),
     ],
 )
 def test_a_malformed_setting_is_one_line_that_names_its_variable(variable: str, value: str) -> None:
@@ -56,6 +57,17 @@ def test_a_malformed_setting_is_one_line_that_names_its_variable(variable: str, 
 def test_a_malformed_secret_is_not_repeated(variable: str) -> None:
     with pytest.raises(SettingError) as refused:
         load_settings({variable: f"mysql://root:{SECRET}@db/x"})
+    assert SECRET not in str(refused.value)
+
+
+def test_webhooks_are_separated_by_spaces_commas_or_lines_and_may_hold_commas() -> None:
+    urls = ["https://hooks.slack.com/services/a/b/c", f"dingtalk://{SECRET}@token/138,139", "json://host/x?to=1,2"]
+    for separator in (" ", ",", ", ", "\n", "\n  "):
+        settings = load_settings({"ZQYY_ALERT_WEBHOOKS": f" {separator.join(urls)},\n"})
+        assert [webhook.get_secret_value() for webhook in settings.alert_webhooks] == urls
+        assert SECRET not in f"{settings!r} {settings.model_dump_json()}"
+    with pytest.raises(SettingError) as refused:
+        load_settings({"ZQYY_ALERT_WEBHOOKS": f"{urls[0]} {SECRET}"})
     assert SECRET not in str(refused.value)
 
 

@@ -30,7 +30,7 @@ def default_as_told(field: FieldInfo) -> str:
     match value:
         case None:
             return "unset"
-        case dict() if not value:
+        case dict() | () if not value:
             return "empty"
         case float() if value.is_integer():
             return f"{value:,.0f}"

@@ -7,6 +7,7 @@ import dagster as dg
 
 from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.engine.alert_endings import resolve_what_is_over
+from zqyy_ai.engine.alert_delivery import Target, deliver_alerts
 from zqyy_ai.engine.assembly import build_budget_guard
 from zqyy_ai.engine.call_pauses import describe, pause_in_force
 from zqyy_ai.engine.intake import take_in
@@ -131,3 +132,24 @@ def run_failed(context: dg.RunStatusSensorContext, database: DatabaseResource) -
 def run_canceled(context: dg.RunStatusSensorContext, database: DatabaseResource) -> None:
     with database.open() as opened:
         recover_cancelled_run(opened, build_budget_guard(database.settings()), context.dagster_run.run_id)
+
+
+@dg.sensor(
+    name="alert_deliveries",
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    jobs=[prewarm_site],
+    description="把告警的变化（出现、再次出现、升级、恢复）发送到 ZQYY_ALERT_WEBHOOKS；失败的稍后重试，不影响任何任务。",
+)
+def send_alerts(database: DatabaseResource) -> dg.SkipReason:
+    webhooks = database.settings().alert_webhooks
+    targets: list[Target] = []
+    if webhooks:
+        from zqyy_ai.engine.alert_targets import alert_targets  # its library costs half a second
+
+        targets += alert_targets(webhooks)
+    with database.open() as opened:
+        outcomes = deliver_alerts(opened, targets)
+    if not outcomes:
+        return dg.SkipReason("没有待发送的告警" if webhooks else "未设置 ZQYY_ALERT_WEBHOOKS：告警只记录在 biz.ai_alerts")
+    return dg.SkipReason("；".join(f"{out.target}：{out.error or '已发送'}（{out.alert_changes} 条）" for out in outcomes))

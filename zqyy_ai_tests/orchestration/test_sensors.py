@@ -1,9 +1,11 @@
 """Sensors and the schedule, evaluated as the daemon does, on real tables."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
+import pytest
 
 from zqyy_ai.domain.business_clock import SystemClock
 from zqyy_ai.engine.call_pauses import pause_calls, resume_calls
@@ -13,8 +15,10 @@ from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME, range_of_site
 from zqyy_ai.orchestration.resources import DatabaseResource
 from zqyy_ai.orchestration.run_requests import runs_wanted
 from zqyy_ai.orchestration.schedules import ai_dws_prewarm
-from zqyy_ai.store import trigger_jobs
+from zqyy_ai.store import alerts, trigger_jobs
+from zqyy_ai.store.alerts import Alert, AlertType
 from zqyy_ai_tests.orchestration.conftest import SITES, Stage
+from zqyy_ai_tests.webhook_services import SLACK, SLACK_URL, WECOM, WECOM_URL, running_webhook_services
 
 
 def sensor_context(stage: Stage, definition: dg.SensorDefinition) -> dg.SensorEvaluationContext:
@@ -206,3 +210,22 @@ def test_a_missed_fire_happens_once(stage: Stage) -> None:
 
     assert sites_of_jobs(stage) == list(SITES)
     assert len(runs_wanted(stage.database, stage.instance, SystemClock())) == len(SITES)
+
+
+def test_alerts_are_delivered_by_a_sensor_of_their_own(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tick() -> str:
+        skipped = sensors.send_alerts(database=DatabaseResource())
+        assert isinstance(skipped, dg.SkipReason)
+        return skipped.skip_message or ""
+
+    with stage.database.transaction() as connection:
+        alerts.raise_alert(connection, Alert(AlertType.JOB_DEAD, "任务 7 已放弃", 1001))
+    assert "ZQYY_ALERT_WEBHOOKS" in tick()
+    with running_webhook_services(tmp_path) as (services, environment):
+        for name, value in {**environment, "ZQYY_ALERT_WEBHOOKS": f"{WECOM_URL}\n{SLACK_URL}"}.items():
+            monkeypatch.setenv(name, value)
+        services.scripts[SLACK] = [(500, b"")]
+        said = tick()
+        assert "wecombot-" in said and "已发送" in said and "500" in said
+        assert "没有待发送的告警" in tick()
+        assert "任务 7 已放弃" in services.to(WECOM)[0].text
