@@ -6,8 +6,8 @@ from datetime import timedelta
 import dagster as dg
 
 from zqyy_ai.domain.runtime_context import LIVE
-from zqyy_ai.engine.alert_endings import resolve_what_is_over
 from zqyy_ai.engine.alert_delivery import Target, deliver_alerts
+from zqyy_ai.engine.alert_endings import resolve_what_is_over
 from zqyy_ai.engine.assembly import build_budget_guard
 from zqyy_ai.engine.call_pauses import describe, pause_in_force
 from zqyy_ai.engine.intake import take_in
