@@ -88,11 +88,13 @@ def build_guards(settings: Settings, database: Database, worker: Worker) -> Guar
 
 
 def build_budget_guard(settings: Settings) -> BudgetGuard:
-    return BudgetGuard(
-        BudgetPolicy(
-            daily_tokens=settings.daily_token_limit,
-            monthly_tokens=settings.monthly_token_limit,
-            site_daily_tokens=settings.site_daily_token_limit,
-            site_monthly_tokens=settings.site_monthly_token_limit,
-        )
+    return BudgetGuard(budget_policy(settings))
+
+
+def budget_policy(settings: Settings) -> BudgetPolicy:
+    return BudgetPolicy(
+        daily_tokens=settings.daily_token_limit,
+        monthly_tokens=settings.monthly_token_limit,
+        site_daily_tokens=settings.site_daily_token_limit,
+        site_monthly_tokens=settings.site_monthly_token_limit,
     )

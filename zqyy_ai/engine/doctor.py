@@ -9,9 +9,12 @@ from enum import StrEnum
 from typing import Any
 
 import psycopg
+from psycopg.rows import dict_row
 
 from zqyy_ai.domain.apps import APPS, AppType
 from zqyy_ai.domain.errors import SettingError, ZqyyError
+from zqyy_ai.engine.assembly import budget_policy
+from zqyy_ai.guards.budget import current_windows
 from zqyy_ai.llm.client import DashScopeClient
 from zqyy_ai.llm.probe import ProbeVerdict, probe_application
 from zqyy_ai.settings import DASHSCOPE_BASE_URL, Settings
@@ -72,6 +75,7 @@ def _check_database(settings: Settings) -> Iterator[CheckOutcome]:
                 yield _check_triggers(connection)
                 yield _check_sites(connection)
                 yield _check_pause(connection)
+                yield _check_budget(url, settings)
             except psycopg.Error as failure:
                 yield CheckOutcome("数据库权限", Verdict.FAILED, _first_line(failure), "请授予 ZQYY_DATABASE_URL 的账号读写 biz 各表的权限")
         yield from _check_source(connection)
@@ -108,6 +112,30 @@ def _check_pause(connection: psycopg.Connection[Any]) -> CheckOutcome:
     if row:
         return CheckOutcome("暂停开关", Verdict.FAILED, f"{row[1]} 暂停了全部模型调用,原因:{row[0]}", "原因消除后运行 zqyy-ai resume")
     return CheckOutcome("暂停开关", Verdict.OK, "未暂停")
+
+
+def _check_budget(url: str, settings: Settings) -> CheckOutcome:
+    """The chain's windows, and those of sites in which nothing is left or a call used more than it had reserved."""
+    name, policy = "Token 预算", budget_policy(settings)
+    with psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_SECONDS, row_factory=dict_row) as connection:
+        windows = current_windows(connection)
+    told, spent = [], []
+    for window in windows:
+        _, limit_tokens = policy.limit_of(window.scope, window.kind)
+        is_spent = window.used_tokens >= limit_tokens
+        whose = "全店群" if window.scope == "chain" else f"门店 {window.scope.removeprefix('site:')} "
+        title = f"{whose}{'今日' if window.kind == 'day' else '本月'}"
+        if window.scope == "chain" or is_spent or window.overshoot_tokens:
+            overshoot = f",超出预估 {window.overshoot_tokens:,}" if window.overshoot_tokens else ""
+            told.append(f"{title}已用 {window.used_tokens:,} / {limit_tokens:,},预留 {window.reserved_tokens:,}{overshoot}")
+        if is_spent:
+            spent.append(title.strip())
+    detail = ";".join(told[:_MOST_PROBLEMS_TOLD]) or "今日与本月尚无用量"
+    if spent:
+        return CheckOutcome(
+            name, Verdict.FAILED, detail, f"{'、'.join(spent[:_MOST_PROBLEMS_TOLD])}预算已用完:等下一个预算日或月,或提高 ZQYY_*_TOKEN_LIMIT"
+        )
+    return CheckOutcome(name, Verdict.OK, detail)
 
 
 def _check_source(connection: psycopg.Connection[Any]) -> Iterator[CheckOutcome]:

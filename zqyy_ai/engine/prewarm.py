@@ -293,7 +293,12 @@ class PrewarmRun:
 
     def _retry_at(self, job: TriggerJob) -> datetime | None:
         """When the job is worth another round: as soon as time has cured the first of its refusals. A person's own run is not repeated."""
-        curable = [outcome.result.retry_at for outcome in self._counts.bad if outcome.result.retry_at is not None]
+        # A budget refusal is cured by the next day or month, and then by the job of that day.
+        curable = [
+            outcome.result.retry_at
+            for outcome in self._counts.bad
+            if outcome.result.retry_at is not None and not (outcome.result.error_code or "").startswith("budget_exceeded")
+        ]
         if not curable or job.event_type != EventType.DWS_COMPLETED:
             return None
         if any(outcome.result.error_code == call_pauses.REFUSAL for outcome in self._counts.bad):

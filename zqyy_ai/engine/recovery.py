@@ -34,10 +34,10 @@ def recover_lost_leases(database: Database, budget: BudgetGuard, *, max_attempts
     """For work whose lease ran out, whoever held it."""
     with database.transaction() as connection:
         lost = trigger_jobs.give_up_lost(connection, max_attempts=max_attempts)
+        charged, released = budget.settle_of_the_dead(connection)
         for run_id in {job.run_id for job in lost if job.run_id}:
             run_logs.close_of_dead_run(connection, run_id)
         run_logs.close_abandoned(connection)
-        charged, released = budget.settle_of_the_dead(connection)
         leases.free_expired(connection)
         return _recovered(connection, lost, charged, released)
 
@@ -62,10 +62,9 @@ def recover_cancelled_run(database: Database, budget: BudgetGuard, run_id: str) 
 
 def _free_workers(connection: Connection, budget: BudgetGuard, run_id: str) -> tuple[int, int]:
     """Reservations charged and released."""
-    charged = released = 0
-    for worker_id in leases.workers_of_run(connection, run_id):
-        more_charged, more_released = budget.settle_of_the_dead(connection, worker_id)
-        charged, released = charged + more_charged, released + more_released
+    worker_ids = leases.workers_of_run(connection, run_id)
+    charged, released = budget.settle_of_the_dead(connection, worker_ids)
+    for worker_id in worker_ids:
         leases.free_all(connection, worker_id)
     return charged, released
 

@@ -29,7 +29,7 @@ from zqyy_ai.domain.errors import ClaimLost, GuardRefusal
 from zqyy_ai.engine.worker import Worker
 from zqyy_ai.guards.breaker import EVERY_APP, BreakerGuard, Permit, throttle_name
 from zqyy_ai.guards.budget import BudgetGuard, Reservation
-from zqyy_ai.guards.call_slots import SlotGuard
+from zqyy_ai.guards.call_slots import Slot, SlotGuard
 from zqyy_ai.guards.rate_limit import RateGuard
 from zqyy_ai.llm.errors import CallTimedOut, ModelCallError, Throttled
 from zqyy_ai.llm.estimates import estimate_tokens
@@ -52,6 +52,10 @@ _LONGEST_BACKOFF_SECONDS = 30.0
 _LATE_LOG_PAUSES_SECONDS = (0.0, 1.0, 2.0, 4.0)
 # Of the step's time. A model takes 30-120 s of the 180 s.
 _LEAST_TIME_OF_A_PAID_RETRY = 1 / 3
+
+# What a call was admitted with is gone before it was sent, because the process was stopped or the database crashed: it asks anew.
+_LOST_BEFORE_SENDING = ("reservation_lost", "slot_lost")
+_MOST_ADMISSIONS_LOST = 3
 
 
 class StepStatus(StrEnum):
@@ -275,14 +279,17 @@ class GuardedStep:
     def _ask(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult:
         """Calls until there is an answer, no retry is allowed, or the step's time is used up. Waiting at guards costs none of it."""
         time_left = self._settings.step_timeout_seconds
-        calls = tokens = single_retries = 0
+        calls = tokens = single_retries = admissions_lost = 0
         throttled_seconds = 0.0
         was_throttled = False
         backoff_seconds = _FIRST_BACKOFF_SECONDS
         while True:
             try:
-                call = self._call_once(request, input_hash, time_left, was_throttled=was_throttled)
+                call = self._call_once(request, claim, input_hash, time_left, was_throttled=was_throttled)
             except GuardRefusal as refusal:
+                if refusal.reason in _LOST_BEFORE_SENDING and admissions_lost < _MOST_ADMISSIONS_LOST:
+                    admissions_lost += 1
+                    continue
                 return self._refused(request, refusal, input_hash, calls=calls, tokens=tokens)
             except _CallEnded as ended:
                 calls += 1
@@ -304,7 +311,7 @@ class GuardedStep:
                 continue
             return self._write_answer(request, claim, input_hash, call, calls + 1, tokens + call.charged_tokens)
 
-    def _call_once(self, request: StepRequest, input_hash: str, timeout_seconds: float, *, was_throttled: bool) -> _Call:
+    def _call_once(self, request: StepRequest, claim: StepClaim, input_hash: str, timeout_seconds: float, *, was_throttled: bool) -> _Call:
         """At most one POST, settled and logged whatever comes of it. Raises GuardRefusal before it, _CallEnded after it."""
         assert request.prompt is not None
         app = request.app
@@ -340,11 +347,12 @@ class GuardedStep:
         except GuardRefusal:
             self._release(permit, reservation)
             raise
-        return self._post(request, input_hash, permit, reservation, timeout_seconds, longest_wait, was_throttled=was_throttled)
+        return self._post(request, claim, input_hash, permit, reservation, timeout_seconds, longest_wait, was_throttled=was_throttled)
 
     def _post(
         self,
         request: StepRequest,
+        claim: StepClaim,
         input_hash: str,
         permit: Permit,
         reservation: Reservation,
@@ -359,24 +367,30 @@ class GuardedStep:
         log_id: int | None = None
         may_be_logged = False
 
-        def send(connection: Connection) -> tuple[Permit, int]:
+        def send(slot: Slot, connection: Connection) -> tuple[Permit, int]:
             nonlocal may_be_logged
             readmitted = self._guards.breaker.readmit(connection, permit)
-            if not self._guards.budget.mark_sent(connection, reservation):
-                raise GuardRefusal("reservation_lost", "预算预留已过期,未发起调用", retry_at=self._in(seconds=5))
             if may_be_logged:
                 run_logs.discard_unsent(connection, subject)
             may_be_logged = True
             try:
-                return readmitted, run_logs.start(connection, subject, prompt)
+                begun_log_id = run_logs.start(connection, subject, prompt)
             except psycopg.errors.DiskFull as full:
                 raise GuardRefusal("log_unwritable", "运行日志无法写入(磁盘已满),未发起调用", retry_at=self._in(seconds=5)) from full
+            if not self._guards.budget.mark_sent(connection, reservation, run_log_id=begun_log_id, lease=self._worker.lease):
+                raise GuardRefusal("reservation_lost", "预算预留已过期,未发起调用", retry_at=self._in(seconds=5))
+            # Who was stopped for longer than a lease while it waited finds others in its place, and pays for nothing.
+            if not step_claims.renew(connection, claim, self._worker.lease):
+                raise ClaimLost(f"等待 {request.app.cache_type}/{request.target_id} 的名额时租约已被其他进程取得,未发起调用")
+            if not self._guards.slots.renew(connection, slot):
+                raise GuardRefusal("slot_lost", "调用名额的租约已过期,未发起调用", retry_at=self._in(seconds=5))
+            return readmitted, begun_log_id
 
         try:
-            with self._guards.slots.hold(longest_wait=longest_wait):
+            with self._guards.slots.hold(longest_wait=longest_wait) as slot:
                 if self._worker.stopping.is_set():
                     raise GuardRefusal("stopped", "进程正在停止,未发起调用", retry_at=self._in(seconds=5))
-                permit, log_id = self._database.patiently(send)
+                permit, log_id = self._database.patiently(partial(send, slot))
                 started = time.monotonic()
                 try:
                     reply = self._client.call(app_id, request.prompt, timeout_seconds=timeout_seconds)
@@ -401,8 +415,9 @@ class GuardedStep:
         def settle(connection: Connection) -> set[str]:
             # The breaker before the budget, as everywhere: rows that are locked in one order are never waited for in a circle.
             closed = self._guards.breaker.record_success(connection, permit)
-            self._guards.budget.settle(connection, reservation, charged)
+            settlement = self._guards.budget.settle(connection, reservation, charged)
             self._end_log(connection, answered_log_id, _run_end(RunStatus.SUCCESS, reply, charged))
+            self._guards.budget.report_overshoot(connection, settlement)
             return closed
 
         closed = self._database.write_surely(settle)
@@ -413,7 +428,11 @@ class GuardedStep:
     def _release(self, permit: Permit, reservation: Reservation) -> None:
         def release(connection: Connection) -> None:
             self._guards.breaker.end_probe(connection, permit)
-            self._guards.budget.settle(connection, reservation, 0)
+            settlement = self._guards.budget.settle(connection, reservation, 0)
+            if settlement is not None and settlement.run_log_id is not None:
+                # It was marked as sent, but the connection was lost before we knew: the call never left.
+                end = RunEnd(RunStatus.FAILED, 0, 0, error_code="not_sent", error_message="数据库连接中断,未发起调用")
+                run_logs.finish(connection, settlement.run_log_id, end)
 
         self._database.write_surely(release)
 
@@ -466,8 +485,9 @@ class GuardedStep:
         )
 
         def settle(connection: Connection) -> None:
-            self._guards.budget.settle(connection, reservation, charged)
+            settlement = self._guards.budget.settle(connection, reservation, charged)
             self._end_log(connection, log_id, end)
+            self._guards.budget.report_overshoot(connection, settlement)
 
         self._database.write_surely(settle)
 

@@ -57,6 +57,11 @@ class SlotGuard:
                 lambda connection: connection.execute(release, {"slot_number": slot.slot_number, "token": slot.token})
             )
 
+    def renew(self, connection: Connection, slot: Slot) -> bool:
+        """Counts the slot's lease anew from now: just before the call leaves. False when it was lost to another."""
+        renewed = {"slot_number": slot.slot_number, "token": slot.token, "lease": self._lease}
+        return connection.execute(named_queries("call_slots", SQL_PACKAGE)["renew"], renewed).rowcount == 1
+
     def _wait_for_slot(self, deadline: float) -> Slot:
         if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise self._refusal()

@@ -11,8 +11,12 @@ from zqyy_ai.store.queries import named_queries
 
 
 def renew(connection: Connection, worker_id: UUID, lease: timedelta) -> None:
-    """Extends everything that the worker holds by `lease` from now."""
-    connection.execute(named_queries("leases")["renew"], {"worker_id": worker_id, "lease": lease})
+    """Extends everything that the worker holds by `lease` from now.
+
+    Not in one transaction: it would hold some of the rows while it waits for others, and so do those that it would wait for.
+    """
+    for statement in ("renew_jobs", "renew_claims", "renew_slots", "renew_reservations"):
+        connection.execute(named_queries("leases")[statement], {"worker_id": worker_id, "lease": lease})
 
 
 def workers_of_run(connection: Connection, run_id: str) -> list[UUID]:

@@ -4,8 +4,9 @@
     (insert) ─→ failed                                       a guard's refusal: error_message says which
     (insert) ─→ reused                                       unchanged input: no call
 
-A row that has ended is never changed again. A log that cannot be written down (the disk of its table is full) keeps no call from being
-accounted for and no answer from being written: only `start` raises then, because a call without a log is not made.
+A row that has ended is never changed again, but for the charge of a call whose process died. A log that cannot be written down (the disk
+of its table is full) keeps no call from being accounted for and no answer from being written: only `start` raises then, because a call
+without a log is not made.
 """
 
 import logging
@@ -20,7 +21,7 @@ from zqyy_ai.store.queries import named_queries
 
 logger = logging.getLogger(__name__)
 
-_DIED = "the run process died during the call; the outcome is unknown"
+_WORKER_DIED = "the run process died during the call; the outcome is unknown"
 
 
 class RunStatus(StrEnum):
@@ -148,7 +149,7 @@ def record(
 
 def close_of_dead_run(connection: Connection, dagster_run_id: str) -> int | None:
     """Ends the rows that a dead run left running; returns how many, None when there is no room."""
-    return _if_there_is_room(connection, "close_of_dead_run", {"dagster_run_id": dagster_run_id, "error_message": _DIED})
+    return _if_there_is_room(connection, "close_of_dead_run", {"dagster_run_id": dagster_run_id, "error_message": _WORKER_DIED})
 
 
 def close_abandoned(connection: Connection) -> int | None:
@@ -156,4 +157,11 @@ def close_abandoned(connection: Connection) -> int | None:
 
     A row whose answer is in the cache is a success whose end could not be written down; what became of the others is unknown.
     """
-    return _if_there_is_room(connection, "close_abandoned", {"error_message": _DIED})
+    return _if_there_is_room(connection, "close_abandoned", {"error_message": _WORKER_DIED})
+
+
+def close_of_dead_call(connection: Connection, log_id: int, *, charged_tokens: int) -> int | None:
+    """Ends the row of a call whose process died, with what the budget was charged; one that ended with an outcome stays as it is."""
+    return _if_there_is_room(
+        connection, "close_of_dead_call", {"log_id": log_id, "tokens_used": charged_tokens, "error_message": _WORKER_DIED}
+    )

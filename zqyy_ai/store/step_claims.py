@@ -39,6 +39,23 @@ def take(
     return claim if row else None
 
 
+def renew(connection: Connection, claim: StepClaim, lease: timedelta) -> bool:
+    """Counts the claim's lease anew from now: just before a call leaves. False when it was lost: the caller must not call."""
+    return (
+        connection.execute(
+            named_queries("step_claims")["renew"],
+            {
+                "cache_type": claim.cache_type,
+                "site_id": claim.site_id,
+                "target_id": claim.target_id,
+                "token": claim.token,
+                "lease": lease,
+            },
+        ).rowcount
+        == 1
+    )
+
+
 def end(connection: Connection, claim: StepClaim) -> bool:
     """Gives the claim back. False when it was lost: the caller must not write (or must roll back what it wrote)."""
     row = connection.execute(

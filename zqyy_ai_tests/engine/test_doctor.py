@@ -279,3 +279,16 @@ def test_a_daemon_that_is_required_and_ill_is_named(doctor: RunDoctor) -> None:
     found = doctor()
     assert the_ill(found)[0] == "Dagster 进程"
     assert "不健康:SENSOR" in next(outcome.detail for outcome in found if outcome.name == "Dagster 进程")
+
+
+def test_a_spent_budget_and_overshoot_are_shown(doctor: RunDoctor, connection: Connection) -> None:
+    connection.execute(
+        "INSERT INTO biz.ai_budget_windows SELECT scope, 'day', (now() AT TIME ZONE 'Asia/Shanghai')::date, used, 0, overshoot"
+        " FROM (VALUES ('chain', 900, 20), ('site:1001', 900, 20), ('site:1002', 10, 0)) w (scope, used, overshoot)"
+    )
+    [budget] = [outcome for outcome in doctor(ZQYY_DAILY_TOKEN_LIMIT="1000") if outcome.name == "Token 预算"]
+    assert (budget.verdict, "全店群今日已用 900 / 1,000,预留 0,超出预估 20" in budget.detail) == (Verdict.OK, True)
+    assert "门店 1001 今日已用 900" in budget.detail
+    assert "1002" not in budget.detail
+    name, remedy = the_ill(doctor(ZQYY_DAILY_TOKEN_LIMIT="1000", ZQYY_SITE_DAILY_TOKEN_LIMIT="900"))
+    assert (name, "门店 1001 今日" in remedy) == ("Token 预算", True)

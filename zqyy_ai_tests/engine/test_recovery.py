@@ -7,7 +7,7 @@ from zqyy_ai.domain.business_clock import MIDNIGHT
 from zqyy_ai.domain.events import EventType
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.recovery import Recovered, recover_cancelled_run, recover_dead_run, recover_lost_leases
-from zqyy_ai.guards.budget import BudgetGuard, BudgetPolicy
+from zqyy_ai.guards.budget import BudgetGuard, BudgetPolicy, Reservation
 from zqyy_ai.store import run_logs, step_claims, trigger_jobs
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.run_logs import RunSubject
@@ -35,12 +35,12 @@ def work_of_a_worker(connection: Connection, *, lease: timedelta, run_id: str = 
         for _ in range(2)
     )
     assert reserved != sent
-    BUDGET.mark_sent(connection, sent)
     connection.execute(
         "INSERT INTO biz.ai_call_slots VALUES ((SELECT count(*) FROM biz.ai_call_slots), %s, %s, clock_timestamp() + %s)",
         [uuid4(), worker_id, lease],
     )
-    run_logs.start(connection, RunSubject("app2_finance", site_id, "last_month__all", "event", job.id, dagster_run_id=run_id), "提示词")
+    subject = RunSubject("app2_finance", site_id, "last_month__all", "event", job.id, dagster_run_id=run_id)
+    BUDGET.mark_sent(connection, sent, run_log_id=run_logs.start(connection, subject, "提示词"), lease=lease)
     return worker_id, job
 
 
@@ -51,6 +51,7 @@ def test_work_whose_lease_ran_out_is_put_back_charged_and_closed(database: Datab
     [row] = jobs(connection)
     assert (row["status"], row["attempt"], row["error_message"]) == ("pending", 1, "执行进程中断,等待重新执行")
     assert log_statuses(connection) == [("failed", "worker_died")]
+    assert connection.execute("SELECT tokens_used FROM biz.ai_run_logs").fetchall() == [{"tokens_used": 100}]
     assert spent(connection) == (100, 0)
     assert alerts(connection) == []
 
@@ -138,6 +139,6 @@ def test_an_answer_paid_by_a_worker_that_turns_out_to_be_alive_is_not_booked_twi
         recover_dead_run(database, BUDGET, "run-1", max_attempts=3)
     else:
         recover_lost_leases(database, BUDGET, max_attempts=3)
-    settled = connection.execute("SELECT biz.ai_settle_budget(%s, 80) AS settled", [sent["token"]]).fetchone()
-    assert settled == {"settled": False}
+    settled = BUDGET.settle(connection, Reservation(sent["token"], 100), 80)
+    assert settled is None
     assert spent(connection) == (100, 0)

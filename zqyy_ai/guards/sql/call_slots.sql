@@ -9,7 +9,11 @@ WHERE slot_number = (
     WHERE slot_number <= %(slots)s AND (token IS NULL OR lease_expires_at < clock_timestamp())
     ORDER BY slot_number LIMIT 1 FOR UPDATE SKIP LOCKED
 )
-RETURNING slot_number
+-- Not synced: the commit that marks the call as sent is, and everything before it with it.
+RETURNING slot_number, set_config('synchronous_commit', 'off', true)
+
+-- name: renew
+UPDATE biz.ai_call_slots SET lease_expires_at = clock_timestamp() + %(lease)s WHERE slot_number = %(slot_number)s AND token = %(token)s
 
 -- name: held
 SELECT slot_number FROM biz.ai_call_slots WHERE token = %(token)s
@@ -17,3 +21,5 @@ SELECT slot_number FROM biz.ai_call_slots WHERE token = %(token)s
 -- name: release
 UPDATE biz.ai_call_slots SET token = NULL, worker_id = NULL, lease_expires_at = NULL
 WHERE slot_number = %(slot_number)s AND token = %(token)s
+-- Not synced either: a crash leaves it taken until its worker's lease runs out.
+RETURNING set_config('synchronous_commit', 'off', true)

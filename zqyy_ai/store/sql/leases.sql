@@ -1,8 +1,13 @@
--- name: renew
-WITH
-    claims AS (UPDATE biz.ai_step_claims SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s),
-    slots AS (UPDATE biz.ai_call_slots SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s),
-    reservations AS (UPDATE biz.ai_budget_reservations SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s)
+-- name: renew_claims
+UPDATE biz.ai_step_claims SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s
+
+-- name: renew_slots
+UPDATE biz.ai_call_slots SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s
+
+-- name: renew_reservations
+UPDATE biz.ai_budget_reservations SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s
+
+-- name: renew_jobs
 UPDATE biz.ai_trigger_jobs SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s AND status = 'running'
 
 -- name: workers_of_run

@@ -44,3 +44,10 @@ FROM (
       AND (job.status <> 'running' OR job.run_id IS DISTINCT FROM open.dagster_run_id)
 ) AS abandoned
 WHERE log.id = abandoned.id AND log.status IN ('pending', 'running')
+
+-- name: close_of_dead_call
+-- Also of a log that was closed for its worker's death before the charge was known.
+UPDATE biz.ai_run_logs
+SET status = 'failed', error_code = 'worker_died', error_message = %(error_message)s, tokens_used = %(tokens_used)s,
+    finished_at = coalesce(finished_at, clock_timestamp())
+WHERE id = %(log_id)s AND (status IN ('pending', 'running') OR (status = 'failed' AND error_code = 'worker_died'))

@@ -6,6 +6,10 @@ SET token = excluded.token, worker_id = excluded.worker_id, lease_expires_at = e
 WHERE claim.lease_expires_at < clock_timestamp() OR claim.token = excluded.token
 RETURNING token
 
+-- name: renew
+UPDATE biz.ai_step_claims SET lease_expires_at = clock_timestamp() + %(lease)s
+WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND target_id = %(target_id)s AND token = %(token)s
+
 -- name: end
 DELETE FROM biz.ai_step_claims
 WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND target_id = %(target_id)s AND token = %(token)s
