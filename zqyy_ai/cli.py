@@ -203,6 +203,34 @@ def resume(by: str) -> None:
 
 
 @main.command()
+@click.option("--dry-run", is_flag=True, help="只统计将删除多少行，不改变任何数据。")
+def retention(dry_run: bool) -> None:
+    """按保留期清理 biz 中的旧数据：缓存、运行日志、实时事件、已结束的任务等。
+
+    小批删除，每批一个事务；随时可以按 Ctrl-C 中断，下次接着清理。Dagster 自己的旧运行由每日任务 retention 删除，不在此处。
+    """
+    from rich.console import Console
+
+    from zqyy_ai.engine.retention import carry_out, plan
+    from zqyy_ai.store.database import Database
+    from zqyy_ai.terminal import retention_table, watch_retention
+
+    console = Console()
+    settings = _joined_settings()
+    with Database(settings.required_database_url(), max_connections=1, application_name="zqyy-ai retention") as database:
+        outcomes = plan(database, settings) if dry_run else watch_retention(console, carry_out(database, settings))
+    console.print(retention_table(outcomes, dry_run=dry_run))
+    for outcome in outcomes:
+        for constraint, rows in outcome.held.items():
+            console.print(f"{outcome.rule.title}：{rows} 行被外键 {constraint} 引用，未删除", markup=False, soft_wrap=True)
+        if outcome.error:
+            console.print(f"{outcome.rule.title}：{outcome.error}", style="red", markup=False, soft_wrap=True)
+    console.print("Dagster 的旧运行由每日任务 retention 删除（Dagster 界面：Jobs → retention）。", soft_wrap=True)
+    if any(outcome.error for outcome in outcomes):
+        sys.exit(1)
+
+
+@main.command()
 def doctor() -> None:
     """检查每个部分（数据库、数据视图、应用 ID、百炼、Dagster），并说明如何修复；有失败项时退出码为 1。"""
     from rich.console import Console

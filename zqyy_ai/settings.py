@@ -19,6 +19,7 @@ DASHSCOPE_BASE_URL = "https://dashscope.aliyuncs.com/api/v1"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 PositiveInt = Annotated[int, Field(ge=1)]
+RetentionDays = Annotated[int, Field(ge=1, le=3650)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -68,6 +69,15 @@ class Settings(BaseModel):
     monthly_token_limit: PositiveInt = Field(400_000_000, alias="ZQYY_MONTHLY_TOKEN_LIMIT")
     site_daily_token_limit: PositiveInt = Field(4_000_000, alias="ZQYY_SITE_DAILY_TOKEN_LIMIT")
     site_monthly_token_limit: PositiveInt = Field(80_000_000, alias="ZQYY_SITE_MONTHLY_TOKEN_LIMIT")
+
+    # Retention.
+    cache_rows_per_type_and_site: PositiveInt = Field(20_000, alias="ZQYY_CACHE_ROWS_PER_TYPE_AND_SITE")
+    run_log_text_retention_days: RetentionDays = Field(90, alias="ZQYY_RUN_LOG_TEXT_RETENTION_DAYS")
+    # Costs are summed from these rows: never fewer days than a month has.
+    run_log_retention_days: Annotated[int, Field(ge=32, le=3650)] = Field(400, alias="ZQYY_RUN_LOG_RETENTION_DAYS")
+    live_event_retention_days: RetentionDays = Field(7, alias="ZQYY_LIVE_EVENT_RETENTION_DAYS")
+    job_retention_days: RetentionDays = Field(180, alias="ZQYY_JOB_RETENTION_DAYS")
+    dagster_run_retention_days: RetentionDays = Field(30, alias="ZQYY_DAGSTER_RUN_RETENTION_DAYS")
 
     # Prices of the model behind the applications, yuan a million tokens; only for the cost that is shown.
     input_price_cny_per_million_tokens: Annotated[float, Field(ge=0)] = Field(0.8, alias="ZQYY_INPUT_PRICE_CNY_PER_MILLION_TOKENS")
@@ -124,6 +134,15 @@ class Settings(BaseModel):
             if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S+", url):
                 raise ValueError(f"URL {number} must look like https://… or dingtalk://…, without spaces")
         return urls
+
+    @model_validator(mode="after")
+    def _texts_go_before_their_rows(self) -> "Settings":
+        if self.run_log_text_retention_days > self.run_log_retention_days:
+            raise ValueError(
+                f"ZQYY_RUN_LOG_TEXT_RETENTION_DAYS ({self.run_log_text_retention_days}) must not be larger than"
+                f" ZQYY_RUN_LOG_RETENTION_DAYS ({self.run_log_retention_days}): a run log's texts can't outlive its row"
+            )
+        return self
 
     @model_validator(mode="after")
     def _home_is_absolute(self) -> "Settings":

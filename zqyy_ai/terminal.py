@@ -1,6 +1,6 @@
 """How the command line shows things: a line of narration, a prewarm's progress, its table. For the CLI and the demo; decides nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from zqyy_ai.engine.prewarm_requests import PrewarmProgress
+from zqyy_ai.engine.retention import Outcome
 
 POLL_SECONDS = 0.5
 # After that long in the queue, say where to look.
@@ -122,5 +123,40 @@ def outcome_table(outcomes: list[PrewarmOutcome]) -> Table:
             f"{progress.tokens:,}",
             f"{outcome.seconds:.1f}",
             STATUS_TITLES.get(progress.status, progress.status),
+        )
+    return table
+
+
+def watch_retention(console: Console, steps: Iterable[Outcome]) -> list[Outcome]:
+    """Shows how far the clean-up is, and returns each rule's end."""
+    ended = []
+    with console.status("清理中") as status:
+        for outcome in steps:
+            status.update(f"清理中：{outcome.rule.title}，{outcome.done:,} 行")
+            if outcome.is_finished:
+                ended.append(outcome)
+    return ended
+
+
+def retention_table(outcomes: list[Outcome], *, dry_run: bool) -> Table:
+    table = Table(title="将清理的数据（未改变任何数据）" if dry_run else "清理结果", title_justify="left")
+    table.add_column("数据")
+    for heading in ("早于", "现有行数", "将清理" if dry_run else "已清理", "用时（秒）"):
+        table.add_column(heading, justify="right")
+    table.add_column("备注")
+    for outcome in outcomes:
+        remarks = [
+            "失败" if outcome.error else "",
+            f"外键保留 {sum(outcome.held.values()):,}" if outcome.held else "",
+            f"留待下次 {outcome.passed_over:,}" if outcome.passed_over else "",
+            "时间用完，下次继续" if outcome.is_out_of_time else "",
+        ]
+        table.add_row(
+            outcome.rule.title,
+            outcome.rule.older_than,
+            f"{outcome.rows_before:,}",
+            f"{(outcome.due or 0) if dry_run else outcome.done:,}",
+            f"{outcome.seconds:.1f}",
+            "；".join(remark for remark in remarks if remark),
         )
     return table

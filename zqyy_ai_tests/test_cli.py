@@ -2,9 +2,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 from click.testing import CliRunner
 
 from zqyy_ai.cli import main
+from zqyy_ai.store.database import Database
+from zqyy_ai.store.retention import try_lock
 
 
 def run(*arguments: str, home: Path, **environment: str) -> tuple[int, str, str]:
@@ -87,3 +90,46 @@ def test_a_pause_says_why_to_everybody_and_ends_by_resume(tmp_path: Path, databa
     assert "王店长" in again[2] and "核对账单" in again[2]
     assert "核对账单" in resumed[1]
     assert len(without_a_pause[2].splitlines()) == 1
+
+
+def test_retention_counts_in_a_dry_run_and_deletes_without(tmp_path: Path, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO biz.ai_live_events (event_type, created_at) SELECT 'x', now() - interval '8 days' FROM generate_series(1, 1234)"
+        )
+
+        announced = run("retention", "--dry-run", home=tmp_path, ZQYY_DATABASE_URL=database_url)
+        assert connection.execute("SELECT count(*) FROM biz.ai_live_events").fetchone() == (1234,)
+        done = run("retention", home=tmp_path, ZQYY_DATABASE_URL=database_url)
+        assert connection.execute("SELECT count(*) FROM biz.ai_live_events").fetchone() == (0,)
+
+    for exit_code, out, _ in (announced, done):
+        (line,) = [line for line in out.splitlines() if "实时事件" in line]
+        assert exit_code == 0
+        assert line.count("1,234") == 2
+        assert "Dagster" in out
+
+
+def test_retention_says_which_foreign_key_holds_rows_and_what_failed(tmp_path: Path, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO biz.ai_run_logs (id, created_at) VALUES (7, now() - interval '500 days')")
+        connection.execute("CREATE TABLE biz.audit (log_id bigint CONSTRAINT audit_of_log REFERENCES biz.ai_run_logs (id))")
+        connection.execute("INSERT INTO biz.audit VALUES (7)")
+        held = run("retention", home=tmp_path, ZQYY_DATABASE_URL=database_url)
+        connection.execute("DROP TABLE biz.ai_live_events")
+        failed = run("retention", home=tmp_path, ZQYY_DATABASE_URL=database_url)
+
+    assert held[0] == 0
+    assert "1 行被外键 audit_of_log 引用" in held[1]
+    assert failed[0] == 1
+    assert "ai_live_events" in failed[1]
+
+
+def test_retention_while_another_one_is_at_it_is_refused_in_one_line(tmp_path: Path, database_url: str) -> None:
+    with Database(database_url) as database, database.autocommit() as connection:
+        assert try_lock(connection)
+        exit_code, _, err = run("retention", home=tmp_path, ZQYY_DATABASE_URL=database_url)
+
+    assert exit_code == 2
+    assert "正在清理" in err
+    assert len(err.splitlines()) == 1

@@ -41,6 +41,11 @@ def test_an_empty_value_counts_as_unset() -> None:
         ("ZQYY_DAILY_TOKEN_LIMIT", "1.5"),
         ("ZQYY_LEASE_SECONDS", "0.5"),
         ("ZQYY_LEASE_SECONDS", "inf"),
+        ("ZQYY_CACHE_ROWS_PER_TYPE_AND_SITE", "0"),
+        ("ZQYY_RUN_LOG_RETENTION_DAYS", "31"),
+        ("ZQYY_LIVE_EVENT_RETENTION_DAYS", "0"),
+        ("ZQYY_JOB_RETENTION_DAYS", "3651"),
+        ("ZQYY_DAGSTER_RUN_RETENTION_DAYS", "1.5"),
         ("ZQYY_APP_REVISIONS", "app2_finance"),
         ("ZQYY_APP_REVISIONS", "app9_chat=2"),
         ("ZQYY_ALERT_WEBHOOKS", "oapi.dingtalk.com/robot/send?access_token=1"),
@@ -104,3 +109,13 @@ def test_every_setting_has_a_variable_and_no_two_share_one() -> None:
     names = [field.alias for field in Settings.model_fields.values()]
     assert len(set(names)) == len(names)
     assert all(name and name.startswith(("ZQYY_", "DASHSCOPE_")) for name in names)
+
+
+def test_texts_that_would_outlive_their_rows_are_refused_by_both_names() -> None:
+    assert load_settings({"ZQYY_RUN_LOG_TEXT_RETENTION_DAYS": "60", "ZQYY_RUN_LOG_RETENTION_DAYS": "60"}).run_log_retention_days == 60
+    with pytest.raises(
+        SettingError, match=r"ZQYY_RUN_LOG_TEXT_RETENTION_DAYS \(401\) must not be larger than ZQYY_RUN_LOG_RETENTION_DAYS \(400\)"
+    ):
+        load_settings({"ZQYY_RUN_LOG_TEXT_RETENTION_DAYS": "401"})
+    with pytest.raises(SettingError, match="must not be larger"):
+        load_settings({"ZQYY_RUN_LOG_RETENTION_DAYS": "40"})

@@ -58,6 +58,10 @@ class TransientError(ZqyyError):
         self.retry_at = retry_at
 
 
+class RetentionBusy(TransientError):
+    """Another process is deleting old rows at the moment; this one did nothing."""
+
+
 class GuardRefusal(TransientError):
     """A guard refused before anything was sent. `reason` is what the run log's error_message says.
 

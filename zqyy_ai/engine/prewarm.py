@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 
 from zqyy_ai.domain.answers import FinanceAnswer
-from zqyy_ai.domain.apps import APPS, AppType, finance_app_of
+from zqyy_ai.domain.apps import AppType, finance_app_of
 from zqyy_ai.domain.events import APP_CHAINS, EventType
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey, earliest_day
@@ -284,12 +284,6 @@ class PrewarmRun:
             self._leave_job(job)
             return
         self._engine.database.write_surely(end)
-
-        def prune(connection: Connection) -> None:
-            for app in (AppType.FINANCE, AppType.FINANCE_AREA):
-                cache.prune(connection, APPS[app].cache_type, self.site.site_id)
-
-        self._engine.database.patiently(prune)
 
     def _retry_at(self, job: TriggerJob) -> datetime | None:
         """When the job is worth another round: as soon as time has cured the first of its refusals. A person's own run is not repeated."""

@@ -5,12 +5,13 @@ import dagster as dg
 from zqyy_ai.orchestration.app2_finance import app2_finance, finance_view
 from zqyy_ai.orchestration.jobs import prewarm_site
 from zqyy_ai.orchestration.resources import DatabaseResource, EngineResource
-from zqyy_ai.orchestration.schedules import ai_dws_prewarm
+from zqyy_ai.orchestration.retention import retention
+from zqyy_ai.orchestration.schedules import ai_dws_prewarm, retention_daily
 from zqyy_ai.orchestration.sensors import ai_events, etl_completed, reaper, run_canceled, run_failed, send_alerts, sync_site_partitions
 
 ASSETS = (finance_view, app2_finance)
-JOBS = (prewarm_site,)
-SCHEDULES = (ai_dws_prewarm,)
+JOBS = (prewarm_site, retention)
+SCHEDULES = (ai_dws_prewarm, retention_daily)
 SENSORS = (ai_events, etl_completed, reaper, sync_site_partitions, run_failed, run_canceled, send_alerts)
 
 

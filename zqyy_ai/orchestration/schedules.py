@@ -1,4 +1,4 @@
-"""The schedule `ai_dws_prewarm`: ticks each minute and obeys the cron rows of `biz.trigger_jobs`, which people edit."""
+"""The schedules: `ai_dws_prewarm` ticks each minute and obeys the cron rows of `biz.trigger_jobs`, which people edit; `retention_daily`."""
 
 import dagster as dg
 
@@ -9,6 +9,7 @@ from zqyy_ai.engine.prewarm_requests import fire_for_unprewarmed_sites
 from zqyy_ai.engine.prewarm_schedule import check_schedule
 from zqyy_ai.orchestration.jobs import prewarm_site
 from zqyy_ai.orchestration.resources import DatabaseResource
+from zqyy_ai.orchestration.retention import retention
 
 
 @dg.schedule(
@@ -34,3 +35,14 @@ def ai_dws_prewarm(_context: dg.ScheduleEvaluationContext, database: DatabaseRes
             return dg.SkipReason("到点：没有需要新发起的运行（各门店今日已预热或已在运行）")
         # New jobs wake `ai_events`, which alone asks for runs.
         return dg.SkipReason(f"到点：{accepted} 个门店的预热任务已生成，由 ai_events 发起运行")
+
+
+retention_daily = dg.ScheduleDefinition(
+    name="retention_daily",
+    job=retention,
+    # After the night's last loads, before the morning's prewarm.
+    cron_schedule="40 4 * * *",
+    execution_timezone="Asia/Shanghai",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="每日 04:40 清理过期的数据；保留期见 docs/settings.md。",
+)

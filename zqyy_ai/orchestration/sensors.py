@@ -13,9 +13,11 @@ from zqyy_ai.engine.call_pauses import describe, pause_in_force
 from zqyy_ai.engine.intake import take_in
 from zqyy_ai.engine.prewarm_requests import etl_lookback, fire_finished_loads
 from zqyy_ai.engine.recovery import recover_cancelled_run, recover_dead_run, recover_lost_leases
+from zqyy_ai.engine.retention import raise_retention_alert
 from zqyy_ai.orchestration.jobs import prewarm_site
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME
 from zqyy_ai.orchestration.resources import DatabaseResource
+from zqyy_ai.orchestration.retention import JOB_NAME as RETENTION_JOB
 from zqyy_ai.orchestration.run_requests import end_abandoned_runs, runs_wanted
 from zqyy_ai.store import sites
 from zqyy_ai.store.database import Database
@@ -114,12 +116,14 @@ def sync_site_partitions(context: dg.SensorEvaluationContext, database: Database
     name="run_failed",
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=1,
-    description="运行失败后立即收回它持有的任务、租约与预算预留。",
+    description="运行失败后立即收回它持有的任务、租约与预算预留；每日清理失败时告警。",
 )
 def run_failed(context: dg.RunStatusSensorContext, database: DatabaseResource) -> None:
     settings = database.settings()
     with database.open() as opened:
         recover_dead_run(opened, build_budget_guard(settings), context.dagster_run.run_id, max_attempts=settings.job_max_attempts)
+        if context.dagster_run.job_name == RETENTION_JOB:
+            raise_retention_alert(opened, f"见 Dagster 运行 {context.dagster_run.run_id}")
 
 
 @dg.run_status_sensor(

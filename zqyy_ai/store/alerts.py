@@ -45,6 +45,7 @@ class AlertType(StrEnum):
     JOB_DEAD = "job_dead"
     PAUSED = "paused"
     LOG_UNWRITABLE = "log_unwritable"
+    RETENTION_FAILED = "retention_failed"
 
 
 class Severity(StrEnum):

@@ -15,8 +15,6 @@ from zqyy_ai.domain.apps import APPS
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
 
-MAX_ROWS_PER_TYPE_AND_SITE = 20_000
-
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
@@ -130,8 +128,3 @@ def valid_targets(connection: Connection, site_id: int, target_ids: Iterable[str
         },
     )
     return {row["target_id"]: CachedAnswer(**row) for row in rows}
-
-
-def prune(connection: Connection, cache_type: str, site_id: int, *, keep: int = MAX_ROWS_PER_TYPE_AND_SITE) -> int:
-    """Deletes the oldest rows beyond `keep` of a type and site, but never the two newest of a target; returns how many."""
-    return connection.execute(named_queries("cache")["prune"], {"cache_type": cache_type, "site_id": site_id, "keep": keep}).rowcount

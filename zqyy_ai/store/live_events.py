@@ -8,14 +8,8 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from zqyy_ai.store.database import Connection
-
-_PUBLISH = """
-WITH event AS (
-    INSERT INTO biz.ai_live_events (event_type, site_id, payload) VALUES (%(event_type)s, %(site_id)s, %(payload)s) RETURNING id
-)
-SELECT pg_notify('zqyy_ai_live', event.id::text) FROM event
-"""
+from zqyy_ai.store.queries import named_queries
 
 
 def publish(connection: Connection, event_type: str, site_id: int | None, payload: dict[str, Any]) -> None:
-    connection.execute(_PUBLISH, {"event_type": event_type, "site_id": site_id, "payload": Jsonb(payload)})
+    connection.execute(named_queries("live_events")["publish"], {"event_type": event_type, "site_id": site_id, "payload": Jsonb(payload)})

@@ -127,18 +127,3 @@ def test_valid_targets_are_the_newest_valid_finance_answers_of_a_site(connection
     targets = [TARGET, "this_month__vip", "last_month__all", "this_week__all", "last_week__all"]
     found = cache.valid_targets(connection, SITE, targets, now=NOW)
     assert {target: answer.id for target, answer in found.items()} == {TARGET: newest, "this_month__vip": area}
-
-
-def test_pruning_keeps_the_two_newest_of_each_target_whatever_their_age(connection: Connection) -> None:
-    rare = [write(connection, target_id="last_6_months__all") for _ in range(3)]
-    often = [write(connection) for _ in range(5)]
-    other_site = write(connection, site_id=1002)
-    assert cache.prune(connection, APP2, SITE, keep=3) == 3
-    rows = connection.execute("SELECT id FROM biz.ai_cache").fetchall()
-    assert {row["id"] for row in rows} == {*rare[1:], *often[2:], other_site}
-
-
-def test_pruning_below_the_limit_deletes_nothing(connection: Connection) -> None:
-    for _ in range(4):
-        write(connection)
-    assert cache.prune(connection, APP2, SITE, keep=4) == 0

@@ -70,3 +70,40 @@ WHERE fingerprint IS NOT NULL AND alert_status IN ('open', 'acked')
                         AND (alert.app_type IS NULL OR log.app_type = alert.app_type))
       ELSE false
   END
+
+-- name: count_rows
+SELECT count(*) AS rows FROM biz.ai_alerts
+
+-- name: count_resolved
+SELECT count(*) AS rows FROM biz.ai_alerts WHERE alert_status = 'resolved' AND coalesce(resolved_at, last_seen_at, created_at) < %(before)s
+
+-- name: pick_resolved
+SELECT id AS key, coalesce(resolved_at, last_seen_at, created_at) AS at FROM biz.ai_alerts
+WHERE alert_status = 'resolved' AND coalesce(resolved_at, last_seen_at, created_at) < %(before)s
+  AND (coalesce(resolved_at, last_seen_at, created_at), id) > (%(after_at)s::timestamptz, %(after_key)s::bigint)
+ORDER BY 2, 1 LIMIT %(rows)s
+
+-- name: delete_resolved
+DELETE FROM biz.ai_alerts WHERE id IN (
+    SELECT id FROM biz.ai_alerts
+    WHERE id = ANY(%(keys)s::bigint[]) AND alert_status = 'resolved' AND coalesce(resolved_at, last_seen_at, created_at) < %(before)s
+    FOR UPDATE SKIP LOCKED
+)
+
+-- name: count_delivery_rows
+SELECT count(*) AS rows FROM biz.ai_alert_deliveries
+
+-- name: count_ended_deliveries
+SELECT count(*) AS rows FROM biz.ai_alert_deliveries WHERE coalesce(sent_at, gave_up_at) < %(before)s
+
+-- name: pick_ended_deliveries
+SELECT id AS key, coalesce(sent_at, gave_up_at) AS at FROM biz.ai_alert_deliveries
+WHERE coalesce(sent_at, gave_up_at) < %(before)s
+  AND (coalesce(sent_at, gave_up_at), id) > (%(after_at)s::timestamptz, %(after_key)s::bigint)
+ORDER BY 2, 1 LIMIT %(rows)s
+
+-- name: delete_ended_deliveries
+DELETE FROM biz.ai_alert_deliveries WHERE id IN (
+    SELECT id FROM biz.ai_alert_deliveries
+    WHERE id = ANY(%(keys)s::bigint[]) AND coalesce(sent_at, gave_up_at) < %(before)s FOR UPDATE SKIP LOCKED
+)

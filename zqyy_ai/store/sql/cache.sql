@@ -51,11 +51,68 @@ WHERE cache_type = ANY(%(cache_types)s) AND site_id = %(site_id)s AND target_id 
   AND (expires_at IS NULL OR expires_at > %(now)s)
 ORDER BY target_id, created_at DESC, id DESC
 
--- name: prune
+-- name: count_rows
+SELECT count(*) AS rows FROM biz.ai_cache
+
+-- name: crowded
+-- Hops over the index from pair to pair, instead of reading it all.
+WITH RECURSIVE pair AS (
+    (SELECT cache_type, site_id FROM biz.ai_cache WHERE cache_type IS NOT NULL AND site_id IS NOT NULL ORDER BY cache_type, site_id LIMIT 1)
+    UNION ALL
+    SELECT next_pair.cache_type, next_pair.site_id
+    FROM pair CROSS JOIN LATERAL (
+        SELECT cache_type, site_id FROM biz.ai_cache entry
+        WHERE (entry.cache_type, entry.site_id) > (pair.cache_type, pair.site_id) ORDER BY cache_type, site_id LIMIT 1
+    ) AS next_pair
+)
+SELECT cache_type, site_id FROM pair
+WHERE EXISTS (
+    SELECT FROM biz.ai_cache entry WHERE entry.cache_type = pair.cache_type AND entry.site_id = pair.site_id
+    ORDER BY created_at DESC OFFSET %(keep)s LIMIT 1
+)
+
+-- name: count_surplus
+-- The two newest rows of each target are set aside; of the others the newest `keep` stay.
+SELECT greatest(0, count(*) - %(keep)s) AS rows FROM (
+    SELECT row_number() OVER (PARTITION BY target_id ORDER BY created_at DESC, id DESC) AS newest_of_target
+    FROM biz.ai_cache
+    WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND status IS DISTINCT FROM 'generating'
+) AS ranked WHERE newest_of_target > 2
+
+-- name: pick_surplus
+SELECT id AS key, created_at AS at FROM (
+    SELECT id, created_at, row_number() OVER (ORDER BY created_at DESC, id DESC) AS newest FROM (
+        SELECT id, created_at, row_number() OVER (PARTITION BY target_id ORDER BY created_at DESC, id DESC) AS newest_of_target
+        FROM biz.ai_cache
+        WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND status IS DISTINCT FROM 'generating'
+    ) AS ranked WHERE newest_of_target > 2
+) AS others
+WHERE newest > %(keep)s AND (created_at, id) > (%(after_at)s::timestamptz, %(after_key)s::bigint)
+ORDER BY created_at, id LIMIT %(rows)s
+
+-- name: delete_surplus
+-- Looks again whether the target still has two newer rows: another writer may have deleted some.
 DELETE FROM biz.ai_cache WHERE id IN (
-    SELECT id FROM (
-        SELECT id, row_number() OVER (ORDER BY created_at DESC, id DESC) AS newest,
-               row_number() OVER (PARTITION BY target_id ORDER BY created_at DESC, id DESC) AS newest_of_target
-        FROM biz.ai_cache WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s
-    ) AS ranked WHERE newest > %(keep)s AND newest_of_target > 2
+    SELECT id FROM biz.ai_cache old
+    WHERE id = ANY(%(keys)s::bigint[]) AND status IS DISTINCT FROM 'generating' AND EXISTS (
+        SELECT FROM biz.ai_cache newer
+        WHERE newer.cache_type = old.cache_type AND newer.site_id = old.site_id AND newer.target_id = old.target_id
+          AND newer.status IS DISTINCT FROM 'generating' AND newer.created_at >= old.created_at
+          AND (newer.created_at, newer.id) > (old.created_at, old.id)
+        OFFSET 1 LIMIT 1
+    )
+    FOR UPDATE OF old SKIP LOCKED
+)
+
+-- name: count_generating
+SELECT count(*) AS rows FROM biz.ai_cache WHERE status = 'generating' AND created_at < %(before)s
+
+-- name: pick_generating
+SELECT id AS key, created_at AS at FROM biz.ai_cache
+WHERE status = 'generating' AND created_at < %(before)s AND (created_at, id) > (%(after_at)s::timestamptz, %(after_key)s::bigint)
+ORDER BY created_at, id LIMIT %(rows)s
+
+-- name: delete_generating
+DELETE FROM biz.ai_cache WHERE id IN (
+    SELECT id FROM biz.ai_cache WHERE id = ANY(%(keys)s::bigint[]) AND status = 'generating' FOR UPDATE SKIP LOCKED
 )

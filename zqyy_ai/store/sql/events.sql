@@ -28,3 +28,46 @@ ON CONFLICT DO NOTHING
 
 -- name: seen_etl_runs
 SELECT etl_run_id, site_id FROM biz.ai_seen_etl_runs WHERE etl_run_id = ANY(%(etl_run_ids)s)
+
+-- name: count_rows
+SELECT count(*) AS rows FROM biz.ai_events
+
+-- name: count_old
+-- Handled events whose job is gone, or goes too: so that a count before says what a run then does.
+SELECT count(*) AS rows FROM biz.ai_events event
+WHERE event.handled_at < %(before)s
+  AND NOT EXISTS (
+      SELECT FROM biz.ai_trigger_jobs job WHERE job.id = event.trigger_job_id
+        AND (job.status NOT IN ('completed', 'partial', 'failed', 'dead') OR job.finished_at IS NULL OR job.finished_at >= %(before)s
+             OR job.id IN (SELECT biz.ai_jobs_needed(%(before)s)))
+  )
+
+-- name: pick_old
+SELECT event.id AS key, event.handled_at AS at FROM biz.ai_events event
+WHERE event.handled_at < %(before)s
+  AND NOT EXISTS (
+      SELECT FROM biz.ai_trigger_jobs job WHERE job.id = event.trigger_job_id
+        AND (job.status NOT IN ('completed', 'partial', 'failed', 'dead') OR job.finished_at IS NULL OR job.finished_at >= %(before)s
+             OR job.id IN (SELECT biz.ai_jobs_needed(%(before)s)))
+  )
+  AND (event.handled_at, event.id) > (%(after_at)s::timestamptz, %(after_key)s::bigint)
+ORDER BY event.handled_at, event.id LIMIT %(rows)s
+
+-- name: delete_old
+DELETE FROM biz.ai_events WHERE id IN (
+    SELECT id FROM biz.ai_events WHERE id = ANY(%(keys)s::bigint[]) AND handled_at < %(before)s FOR UPDATE SKIP LOCKED
+)
+
+-- name: count_etl_runs
+SELECT count(*) AS rows FROM biz.ai_seen_etl_runs
+
+-- name: count_old_etl_runs
+SELECT count(*) AS rows FROM biz.ai_seen_etl_runs WHERE seen_at < %(before)s
+
+-- name: pick_old_etl_runs
+SELECT concat_ws('|', etl_run_id, site_id) AS key, seen_at AS at FROM biz.ai_seen_etl_runs
+WHERE seen_at < %(before)s AND (seen_at, concat_ws('|', etl_run_id, site_id)) > (%(after_at)s::timestamptz, %(after_key)s)
+ORDER BY 2, 1 LIMIT %(rows)s
+
+-- name: delete_old_etl_runs
+DELETE FROM biz.ai_seen_etl_runs WHERE concat_ws('|', etl_run_id, site_id) = ANY(%(keys)s) AND seen_at < %(before)s

@@ -51,3 +51,30 @@ UPDATE biz.ai_run_logs
 SET status = 'failed', error_code = 'worker_died', error_message = %(error_message)s, tokens_used = %(tokens_used)s,
     finished_at = coalesce(finished_at, clock_timestamp())
 WHERE id = %(log_id)s AND (status IN ('pending', 'running') OR (status = 'failed' AND error_code = 'worker_died'))
+
+-- name: count_rows
+SELECT count(*) AS rows FROM biz.ai_run_logs
+
+-- name: count_old
+SELECT count(*) AS rows FROM biz.ai_run_logs WHERE created_at < %(before)s
+
+-- name: pick_old
+SELECT id AS key, created_at AS at FROM biz.ai_run_logs
+WHERE created_at < %(before)s AND (created_at, id) > (%(after_at)s::timestamptz, %(after_key)s::bigint)
+ORDER BY created_at, id LIMIT %(rows)s
+
+-- name: delete_old
+DELETE FROM biz.ai_run_logs WHERE id IN (SELECT id FROM biz.ai_run_logs WHERE id = ANY(%(keys)s::bigint[]) FOR UPDATE SKIP LOCKED)
+
+-- name: count_old_texts
+-- Rows that are deleted in the same run are not redacted first.
+SELECT count(*) AS rows FROM biz.ai_run_logs WHERE created_at < %(before)s AND created_at >= %(deleted_before)s AND redacted_at IS NULL
+
+-- name: pick_old_texts
+SELECT id AS key, created_at AS at FROM biz.ai_run_logs
+WHERE created_at < %(before)s AND redacted_at IS NULL AND (created_at, id) > (%(after_at)s::timestamptz, %(after_key)s::bigint)
+ORDER BY created_at, id LIMIT %(rows)s
+
+-- name: redact
+UPDATE biz.ai_run_logs SET request_prompt = NULL, response_text = NULL, redacted_at = clock_timestamp()
+WHERE id IN (SELECT id FROM biz.ai_run_logs WHERE id = ANY(%(keys)s::bigint[]) AND redacted_at IS NULL FOR UPDATE SKIP LOCKED)

@@ -138,3 +138,40 @@ HAVING bool_and(status <> 'running') AND max(progress_at) < clock_timestamp() - 
 SELECT DISTINCT site_id FROM biz.ai_trigger_jobs
 WHERE event_type = 'dws_completed' AND business_date = %(business_date)s AND site_id = ANY(%(site_ids)s)
   AND status IN ('pending', 'running', 'completed')
+
+-- name: count_rows
+SELECT count(*) AS rows FROM biz.ai_trigger_jobs
+
+-- name: count_old
+-- Finished jobs of ours that no retry still names (nor a retry of that retry) and no younger event.
+SELECT count(*) AS rows FROM biz.ai_trigger_jobs job
+WHERE job.status IN ('completed', 'partial', 'failed', 'dead') AND job.finished_at < %(before)s AND job.dedup_key IS NOT NULL
+  AND job.id NOT IN (SELECT biz.ai_jobs_needed(%(before)s))
+  AND NOT EXISTS (
+      SELECT FROM biz.ai_events event
+      WHERE event.trigger_job_id = job.id AND (event.handled_at IS NULL OR event.handled_at >= %(before)s)
+  )
+
+-- name: pick_old
+SELECT job.id AS key, job.finished_at AS at FROM biz.ai_trigger_jobs job
+WHERE job.status IN ('completed', 'partial', 'failed', 'dead') AND job.finished_at < %(before)s AND job.dedup_key IS NOT NULL
+  AND job.id NOT IN (SELECT biz.ai_jobs_needed(%(before)s))
+  AND NOT EXISTS (
+      SELECT FROM biz.ai_events event
+      WHERE event.trigger_job_id = job.id AND (event.handled_at IS NULL OR event.handled_at >= %(before)s)
+  )
+  AND (job.finished_at, job.id) > (%(after_at)s::timestamptz, %(after_key)s::bigint)
+ORDER BY job.finished_at, job.id LIMIT %(rows)s
+
+-- name: delete_old
+DELETE FROM biz.ai_trigger_jobs WHERE id IN (
+    SELECT job.id FROM biz.ai_trigger_jobs job
+    WHERE job.id = ANY(%(keys)s::bigint[])
+      AND job.status IN ('completed', 'partial', 'failed', 'dead') AND job.finished_at < %(before)s AND job.dedup_key IS NOT NULL
+      AND job.id NOT IN (SELECT biz.ai_jobs_needed(%(before)s))
+      AND NOT EXISTS (
+          SELECT FROM biz.ai_events event
+          WHERE event.trigger_job_id = job.id AND (event.handled_at IS NULL OR event.handled_at >= %(before)s)
+      )
+    FOR UPDATE OF job SKIP LOCKED
+)
