@@ -2,8 +2,8 @@
 
 from zqyy_ai.store.migrations.sql_file import execute_beside
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:
