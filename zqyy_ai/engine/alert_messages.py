@@ -26,6 +26,7 @@ ALERT_TITLES: dict[AlertType, str] = {
     AlertType.JOB_DEAD: "任务多次中断,已放弃",
     AlertType.PAUSED: "调用已暂停",
     AlertType.LOG_UNWRITABLE: "运行日志无法写入",
+    AlertType.RETENTION_FAILED: "每日清理失败",
 }
 SEVERITY_TITLES = {Severity.CRITICAL.value: "严重", Severity.WARNING.value: "警告"}
 CHANGE_TITLES = {
