@@ -55,6 +55,8 @@ class Message:
 
 
 def alert_title(alert: StoredAlert) -> str:
+    if alert.alert_type == AlertType.FAILED and alert.app_type is None:
+        return "任务失败"
     return ALERT_TITLES[AlertType(alert.alert_type)] if alert.alert_type in set(AlertType) else alert.alert_type
 
 

@@ -44,7 +44,11 @@ class IntakeCount:
 
 
 class _Rejected(Exception):
-    """The event cannot become a job; the text is for an operator."""
+    """The event cannot become a job; the text is for an operator, `kind` tells rejections apart in alerts."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 def take_in(database: Database, clock: Clock, runtime_context: RuntimeContext) -> IntakeCount:
@@ -54,6 +58,7 @@ def take_in(database: Database, clock: Clock, runtime_context: RuntimeContext) -
         with database.transaction() as connection:
             events.lock_intake(connection)
             waiting = events.waiting_events(connection, _BATCH, largest_bytes=LARGEST_PAYLOAD_BYTES)
+            told: list[Alert] = []
             for event in waiting:
                 try:
                     # A savepoint each: one event that the database refuses must not hold up those behind it.
@@ -64,27 +69,30 @@ def take_in(database: Database, clock: Clock, runtime_context: RuntimeContext) -
                     ignored += handled == "ignored"
                 except psycopg.DataError as refused:
                     rejected += 1
-                    _reject(connection, event, f"payload 无法保存({type(refused).__name__})")
+                    why = _Rejected("payload_unstorable", f"payload 无法保存({type(refused).__name__})")
+                    told.append(_reject(connection, event, why))
                 except _Rejected as why:
                     rejected += 1
-                    _reject(connection, event, str(why))
+                    told.append(_reject(connection, event, why))
+            for alert in told:
+                alerts.raise_alert(connection, alert)
         if len(waiting) < _BATCH:
             return IntakeCount(accepted, duplicates, rejected, ignored)
 
 
 def _handle(connection: Connection, event: InboxEvent, clock: Clock, runtime_context: RuntimeContext) -> str:
     if event.event_name != EventName.DWS_COMPLETED:
-        raise _Rejected(f"未知事件 {event.event_name!r}"[:200])
+        raise _Rejected("unknown_event", f"未知事件 {event.event_name!r}"[:200])
     if event.payload_bytes is not None and event.payload_bytes > LARGEST_PAYLOAD_BYTES:
-        raise _Rejected(f"payload 超过 {LARGEST_PAYLOAD_BYTES // 1024} KiB")
+        raise _Rejected("payload_too_large", f"payload 超过 {LARGEST_PAYLOAD_BYTES // 1024} KiB")
     payload = _payload(event)
     try:
         load = parse_dws_completed(payload)
     except ValueError as invalid:
-        raise _Rejected(str(invalid)) from None
+        raise _Rejected("payload_invalid", str(invalid)) from None
     site = sites.find_site(connection, load.site_id)
     if site is None:
-        raise _Rejected(f"门店 {load.site_id} 不存在")
+        raise _Rejected("unknown_site", f"门店 {load.site_id} 不存在")
     trigger = triggers.trigger_for_event(connection, EventName.DWS_COMPLETED)
     if trigger is None or not trigger.is_enabled or not site.is_active:
         reason = "门店已停用" if not site.is_active else "触发器未启用"
@@ -110,7 +118,7 @@ def _payload(event: InboxEvent) -> Any:
         payload = json.loads(event.payload_text or "null")
         json.dumps(payload, allow_nan=False)
     except (ValueError, RecursionError):
-        raise _Rejected("payload 无法读取:嵌套过深或数值过大") from None
+        raise _Rejected("payload_unreadable", "payload 无法读取:嵌套过深或数值过大") from None
     return payload
 
 
@@ -143,8 +151,9 @@ def _new_job(load: DwsCompleted, payload: dict[str, object], business_date: date
     )
 
 
-def _reject(connection: Connection, event: InboxEvent, reason: str) -> None:
-    events.mark_handled(connection, event.id, rejected_reason=reason)
+def _reject(connection: Connection, event: InboxEvent, why: _Rejected) -> Alert:
+    """The alert to be raised at the transaction's end: one for each event name and kind of reason."""
+    events.mark_handled(connection, event.id, rejected_reason=str(why))
     name = (event.event_name or "(空)")[:60]
-    alerts.raise_alert(connection, Alert(AlertType.EVENT_REJECTED, f"事件 {name} 被拒绝:{reason}", detail=name))
-    logger.warning("intake.rejected event_id=%s reason=%s", event.id, reason)
+    logger.warning("intake.rejected event_id=%s reason=%s", event.id, why)
+    return Alert(AlertType.EVENT_REJECTED, f"事件 {name} 被拒绝:{why}", detail=f"{name}|{why.kind}")

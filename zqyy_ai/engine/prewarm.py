@@ -24,6 +24,7 @@ from zqyy_ai.domain.events import APP_CHAINS, EventType
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey, earliest_day
 from zqyy_ai.engine.assembly import Engine
+from zqyy_ai.engine.job_alerts import raise_for_job, resolve_by_job
 from zqyy_ai.engine.step import StepRequest, StepResult, StepStatus
 from zqyy_ai.guards import call_pauses
 from zqyy_ai.prompts.finance import FinancePrompts
@@ -267,17 +268,22 @@ class PrewarmRun:
         def end(connection: Connection) -> None:
             if error is not None:
                 status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
-                why = f"运行中断:{type(error).__name__}: {error}" if isinstance(error, Exception) else "运行被取消"
-                trigger_jobs.finish(connection, job, status, why)
+                is_fault = isinstance(error, Exception)
+                why = f"运行中断:{type(error).__name__}: {error}" if is_fault else "运行被取消"
+                if trigger_jobs.finish(connection, job, status, why) and is_fault:
+                    raise_for_job(connection, job, status, f"运行中断({type(error).__name__})")
             elif not counts.bad:
-                trigger_jobs.finish(connection, job, JobStatus.COMPLETED)
+                is_ended = trigger_jobs.finish(connection, job, JobStatus.COMPLETED)
                 if self._data_read_at is not None and self._is_whole(job):
                     trigger_jobs.finish_covered(connection, job, self._data_read_at)
+                if is_ended:
+                    resolve_by_job(connection, job, is_whole=self._is_whole(job))
             elif (retry_at := self._retry_at(job)) is not None:
                 trigger_jobs.send_back(connection, job, retry_at, _summary(counts.bad), _failed_for_good(counts.bad))
             else:
                 status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
-                trigger_jobs.finish(connection, job, status, _summary(counts.bad))
+                if trigger_jobs.finish(connection, job, status, _summary(counts.bad)):
+                    raise_for_job(connection, job, status, _codes(counts.bad))
 
         self._engine.step.write_late_log_ends()
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
@@ -341,10 +347,13 @@ def _trigger_type(job: TriggerJob) -> str:
     return "cron" if job.payload.get("source") == "schedule" else "event"
 
 
-def _summary(bad: list[WindowOutcome]) -> str:
+def _codes(bad: list[WindowOutcome]) -> str:
     codes: dict[str, int] = {}
     for outcome in bad:
         code = outcome.result.error_code or "unknown"
         codes[code] = codes.get(code, 0) + 1
-    told = ",".join(f"{code} × {count}" for code, count in sorted(codes.items()))
-    return f"{len(bad)} 个窗口失败:{told};首个 {bad[0].window}:{bad[0].result.error_message}"
+    return f"{len(bad)} 个窗口失败:{','.join(f'{code} × {count}' for code, count in sorted(codes.items()))}"
+
+
+def _summary(bad: list[WindowOutcome]) -> str:
+    return f"{_codes(bad)};首个 {bad[0].window}:{bad[0].result.error_message}"

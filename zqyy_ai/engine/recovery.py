@@ -7,9 +7,9 @@ import logging
 from dataclasses import dataclass
 
 from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.engine.job_alerts import raise_for_job
 from zqyy_ai.guards.budget import BudgetGuard
-from zqyy_ai.store import alerts, leases, run_logs, trigger_jobs
-from zqyy_ai.store.alerts import Alert, AlertType, Severity
+from zqyy_ai.store import leases, run_logs, trigger_jobs
 from zqyy_ai.store.database import Connection, Database
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def recover_cancelled_run(database: Database, budget: BudgetGuard, run_id: str) 
         charged, released = _free_workers(connection, budget, run_id)
         ended = trigger_jobs.cancel_of_run(connection, run_id)
         run_logs.close_of_dead_run(connection, run_id)
-        return _recovered(connection, ended, charged, released)
+        return _recovered(connection, ended, charged, released, is_alarming=False)
 
 
 def _free_workers(connection: Connection, budget: BudgetGuard, run_id: str) -> tuple[int, int]:
@@ -69,13 +69,15 @@ def _free_workers(connection: Connection, budget: BudgetGuard, run_id: str) -> t
     return charged, released
 
 
-def _recovered(connection: Connection, lost: list[trigger_jobs.TriggerJob], charged: int, released: int) -> Recovered:
+def _recovered(
+    connection: Connection, lost: list[trigger_jobs.TriggerJob], charged: int, released: int, *, is_alarming: bool = True
+) -> Recovered:
     dead = [job for job in lost if job.status is JobStatus.DEAD]
-    for job in dead:
-        message = f"任务 {job.id}(门店 {job.site_id},{job.event_type})多次中断,已放弃"
-        alerts.raise_alert(connection, Alert(AlertType.JOB_DEAD, message, job.site_id, severity=Severity.CRITICAL, detail=str(job.id)))
     requeued = sum(job.status is JobStatus.PENDING for job in lost)
     found = Recovered(requeued, len(dead), len(lost) - requeued - len(dead), charged, released)
+    if is_alarming:
+        for job in lost:
+            raise_for_job(connection, job, job.status, job.error_message or "")
     if not found.is_nothing:
         logger.warning("recovery.done %s", found)
     return found

@@ -238,11 +238,18 @@ def test_an_event_that_cannot_be_meant_keeps_its_row_with_the_reason_and_shows_a
     assert jobs(connection) == []
 
 
-def test_many_rejected_events_are_one_counted_alert_and_hold_up_no_good_one(database: Database, connection: Connection) -> None:
-    for site_id in (9, "x", 1001, None):
+def test_rejected_events_are_counted_by_name_and_kind_and_hold_up_no_good_one(database: Database, connection: Connection) -> None:
+    for site_id in (9, "x", 1001, None, 10):
         fire(connection, {"site_id": site_id})
-    assert intake(database) == IntakeCount(accepted=1, rejected=3)
-    assert alerts(connection) == [("event_rejected", 3)]
+    fire(connection, {"site_id": 1001}, "ai_dws_complete")
+    assert intake(database) == IntakeCount(accepted=1, rejected=5)
+    found = connection.execute("SELECT fingerprint, occurrences, message FROM biz.ai_alerts ORDER BY id").fetchall()
+    assert [(row["fingerprint"].removeprefix("event_rejected|-|-|"), row["occurrences"]) for row in found] == [
+        ("ai_dws_completed|unknown_site", 2),
+        ("ai_dws_completed|payload_invalid", 2),
+        ("ai_dws_complete|unknown_event", 1),
+    ]
+    assert found[0]["message"] == "事件 ai_dws_completed 被拒绝:门店 10 不存在"
 
 
 @pytest.mark.parametrize(

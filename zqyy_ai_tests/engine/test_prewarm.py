@@ -14,6 +14,7 @@ from zqyy_ai.devkit import demo_data
 from zqyy_ai.devkit.emulator import running_emulator
 from zqyy_ai.domain.business_clock import HandClock
 from zqyy_ai.domain.errors import InvalidRequest, SourceContractError
+from zqyy_ai.domain.events import EventType
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.windows import WINDOW_KEYS, Area, TimeDimension, WindowKey
 from zqyy_ai.engine.assembly import Engine
@@ -22,6 +23,7 @@ from zqyy_ai.engine.intake import take_in
 from zqyy_ai.engine.prewarm import PrewarmRun, WindowOutcome
 from zqyy_ai.engine.step import StepStatus
 from zqyy_ai.store import events, trigger_jobs
+from zqyy_ai.store.alerts import Alert, AlertType, raise_alert
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.trigger_jobs import TriggerJob
 from zqyy_ai_tests.conftest import fresh_database, template_database
@@ -90,6 +92,10 @@ def job_of(connection: Connection, job_id: int) -> TriggerJob:
     job = trigger_jobs.get(connection, job_id)
     assert job is not None
     return job
+
+
+def job_alerts(connection: Connection) -> list[dict[str, Any]]:
+    return connection.execute("SELECT * FROM biz.ai_alerts WHERE app_type IS NULL ORDER BY id").fetchall()
 
 
 @pytest.fixture
@@ -219,6 +225,14 @@ def test_a_job_of_which_nothing_came_has_failed(engine: Engine, connection: Conn
     emulator.plan({"kind": "data_inspection"})
     prewarm(engine, TWO_WINDOWS)
     assert jobs(connection)[0]["status"] == "failed"
+    [alert] = job_alerts(connection)
+    assert alert["fingerprint"] == "failed|1001|-|backfill"
+    assert alert["message"] == f"任务 {jobs(connection)[0]['id']}(门店 1001,backfill)失败:2 个窗口失败:DataInspectionFailed × 2"
+
+    emulator.plan()
+    prewarm(engine, TWO_WINDOWS)
+    [alert] = job_alerts(connection)
+    assert (alert["alert_status"], alert["status_reason"]) == ("resolved", f"任务 {jobs(connection)[1]['id']} 已完成")
 
 
 def test_what_time_cures_sends_the_job_back_without_spending_an_attempt(
@@ -393,6 +407,7 @@ def test_a_run_that_a_person_cancels_ends_its_job_with_what_was_done(engine: Eng
     [job] = jobs(connection)
     assert (job["status"], job["error_message"], job["progress"]["done"]) == ("partial", "运行被取消", 1)
     assert held_rows(connection) == 0
+    assert alerts(connection) == []
 
 
 def test_a_run_that_a_restart_interrupts_leaves_its_job_to_the_next_run(engine: Engine, connection: Connection) -> None:
@@ -415,6 +430,24 @@ def test_business_data_that_cannot_be_read_fails_the_job_with_the_reason(engine:
     job = job_of(connection, job_id)
     assert job.status is JobStatus.FAILED
     assert "finance_daily" in (job.error_message or "")
+    assert [(row["alert_status"], row["severity"], row["message"]) for row in job_alerts(connection)] == [
+        ("open", "critical", f"任务 {job_id}(门店 1001,dws_completed)失败:运行中断(SourceContractError)")
+    ]
+
+
+def test_a_whole_prewarm_ends_the_alerts_about_the_sites_jobs_and_no_other_sites(engine: Engine, connection: Connection) -> None:
+    for site_id in (1001, 1002):
+        for event_type in (EventType.DWS_COMPLETED, EventType.RUN_APP):
+            with engine.database.transaction() as transaction:
+                raise_alert(transaction, Alert(AlertType.FAILED, "任务失败", site_id, detail=event_type))
+    fire_load(engine)
+    prewarm(engine)
+    assert [(row["site_id"], row["alert_status"]) for row in job_alerts(connection)] == [
+        (1001, "resolved"),
+        (1001, "resolved"),
+        (1002, "open"),
+        (1002, "open"),
+    ]
 
 
 def test_a_run_whose_job_was_given_to_another_cannot_end_it(engine: Engine, connection: Connection) -> None:

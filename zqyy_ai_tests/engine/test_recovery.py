@@ -99,8 +99,11 @@ def test_a_job_that_was_lost_too_often_is_dead_with_a_critical_alert(database: D
     [row] = jobs(connection)
     assert (row["status"], row["error_message"]) == ("dead", "执行进程多次中断,已放弃")
     assert row["finished_at"] is not None
-    assert alerts(connection) == [("job_dead", 1)]
+    [alert] = connection.execute("SELECT fingerprint, severity, message FROM biz.ai_alerts").fetchall()
+    assert (alert["fingerprint"], alert["severity"]) == ("job_dead|1001|-|dws_completed", "critical")
+    assert alert["message"] == f"任务 {row['id']}(门店 1001,dws_completed)失败:执行进程多次中断,已放弃"
     assert recover_lost_leases(database, BUDGET, max_attempts=1).is_nothing
+    assert alerts(connection) == [("job_dead", 1)]
 
 
 def test_the_job_of_a_persons_run_that_died_has_failed_for_nobody_else_would_take_it(database: Database, connection: Connection) -> None:
@@ -110,6 +113,9 @@ def test_the_job_of_a_persons_run_that_died_has_failed_for_nobody_else_would_tak
     [row] = jobs(connection)
     assert (row["status"], row["error_message"]) == ("failed", "执行进程中断,请重新运行")
     assert row["finished_at"] is not None
+    assert connection.execute("SELECT fingerprint, severity FROM biz.ai_alerts").fetchall() == [
+        {"fingerprint": "failed|1001|-|run_app", "severity": "warning"}
+    ]
 
 
 @pytest.mark.parametrize(("done", "status"), [(0, "failed"), (3, "partial")])
@@ -125,6 +131,7 @@ def test_the_job_of_a_cancelled_run_ends_and_what_it_held_is_freed(
     assert found == Recovered(jobs_ended=1, reservations_charged=1, reservations_released=1)
     [row] = jobs(connection)
     assert (row["status"], row["error_message"]) == (status, "运行被取消")
+    assert alerts(connection) == []
     assert held_rows(connection) == 0
     assert recover_cancelled_run(database, BUDGET, "run-1").is_nothing
 
