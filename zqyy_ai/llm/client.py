@@ -131,10 +131,11 @@ class DashScopeClient:
         if body is None and (status == 200 or (status >= 500 and is_json)):
             # A body that ends with the connection looks complete when the watchdog cuts it.
             error_class = CallTimedOut if is_overdue else EnvelopeUnreadable
+        without_code = "timeout" if error_class is CallTimedOut else "envelope_unreadable" if status == 200 else f"http_{status}"
         said = f"{status} {code}".strip() + self._quote(message, prompt)
         return error_class(
             f"Calling DashScope: it answered {said}{'' if body is not None else ' without a readable body'}; {error_class.advice}",
-            error_code=code or ("envelope_unreadable" if status == 200 else f"http_{status}"),
+            error_code=code or without_code,
             request_id=_request_id(response, reported),
             usage=extract_usage(reported.get("usage")),
             retry_after_seconds=_retry_after_seconds(response.headers.get("Retry-After")),

@@ -15,6 +15,8 @@ from zqyy_ai.llm.replies import Reply
 
 FINISHED = "stop"
 _FENCED = re.compile(r"```[A-Za-z]*\s*\n(.*?)```", re.DOTALL)
+# A whole string, one that is cut short (with all that follows), or anything but a bracket.
+_OUTSIDE_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[^"{}\[\]]+', re.DOTALL)
 _MOST_FAULTS_NAMED = 5
 
 
@@ -25,13 +27,17 @@ def parse_reply(reply: Reply, model: type[A]) -> A:
     """The answer in a reply's text. Raises ReplyInvalid.
 
     An unfinished text is refused even where it happens to be valid JSON: json-repair completes truncated output without a word, and
-    a list cut between two entries looks whole.
+    a list cut between two entries looks whole. A workflow says `stop` of itself, also when the model inside it was cut short; so what
+    needs repair must at least have been closed by the model.
     """
     if reply.finish_reason != FINISHED:
         raise _invalid(reply, "reply_unfinished", "the model's text is not finished")
     if not reply.text.strip():
         raise _invalid(reply, "reply_empty", "the model's text is empty")
-    value = _json_value(reply.text)
+    try:
+        value = _json_value(reply.text)
+    except _CutShort:
+        raise _invalid(reply, "reply_unfinished", "the model's JSON was begun and not closed") from None
     if not isinstance(value, dict):
         raise _invalid(reply, "reply_not_json", "the model's text holds no JSON object")
     if not _can_be_stored(value):
@@ -43,19 +49,35 @@ def parse_reply(reply: Reply, model: type[A]) -> A:
     raise _invalid(reply, "reply_invalid", f"the model's JSON does not fit {model.__name__}: {', '.join(faults[:_MOST_FAULTS_NAMED])}")
 
 
+class _CutShort(Exception):
+    """The text ends inside its JSON."""
+
+
 def _json_value(text: str) -> Any:
+    """The JSON in the text, repaired if need be; None when there is none. Raises _CutShort."""
     fenced = _FENCED.search(text)
     for candidate in (text, fenced.group(1)) if fenced else (text,):
         try:
             return json.loads(candidate)
         except (ValueError, RecursionError):
             continue
+    faulty = fenced.group(1) if fenced else text
+    if not _is_closed(faulty):
+        raise _CutShort
     from json_repair import loads as repaired
 
     try:
-        return repaired(fenced.group(1) if fenced else text)
+        return repaired(faulty)
     except (ValueError, RecursionError):
         return None
+
+
+def _is_closed(text: str) -> bool:
+    """Whether each bracket from the first `{` on is closed, those in double quotes left aside. Stray quotes err towards "no"."""
+    depth = 0
+    for bracket in _OUTSIDE_STRINGS.sub("", text[text.find("{") :] if "{" in text else ""):
+        depth += (bracket in "{[") - (bracket in "]}")
+    return depth <= 0
 
 
 def _can_be_stored(value: dict[str, Any]) -> bool:

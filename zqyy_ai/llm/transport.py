@@ -30,11 +30,14 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
-from zqyy_ai.llm.errors import CallTimedOut, ModelCallError, NotConnected, OutcomeUnknown
+from zqyy_ai.llm.errors import CallTimedOut, EnvelopeUnreadable, ModelCallError, NotConnected, OutcomeUnknown
 
 LONGEST_CONNECT_SECONDS = 10.0
 # Gateways drop idle connections after about a minute; a request on a dropped one would count as "outcome unknown".
 LONGEST_IDLE_SECONDS = 30.0
+# An answer has some kilobytes. Hundreds of calls share a process's memory, and a body that never ends would take all of it.
+LARGEST_ANSWER_BYTES = 8 * 1024 * 1024
+_PIECE_BYTES = 64 * 1024
 _SOCKET_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 
 
@@ -277,9 +280,13 @@ class DeadlineSession(requests.Session):
         remaining_seconds = max(attempt.remaining_seconds(), 0.001)
         # The watchdog keeps the deadline; the timeouts are for what it cannot reach, a socket in its TLS handshake. A redirect would
         # be a second request.
-        kwargs |= {"timeout": (min(remaining_seconds, LONGEST_CONNECT_SECONDS), remaining_seconds), "allow_redirects": False}
+        kwargs |= {
+            "timeout": (min(remaining_seconds, LONGEST_CONNECT_SECONDS), remaining_seconds),
+            "allow_redirects": False,
+            "stream": True,
+        }
         try:
-            attempt.response = super().request(method, url, *args, **kwargs)
+            attempt.response = _read_whole(super().request(method, url, *args, **kwargs))
         except (requests.ConnectionError, requests.Timeout, HTTPError, HTTPException, OSError) as failure:
             error = _transport_error(attempt, failure)
         else:
@@ -289,6 +296,28 @@ class DeadlineSession(requests.Session):
     def close(self) -> None:
         self._watchdog.close()
         super().close()
+
+
+def _read_whole(response: requests.Response) -> requests.Response:
+    """With its body read. Raises EnvelopeUnreadable, and gives the connection up, where what came cannot be the answer."""
+    if response.status_code < 200:
+        # Only "100 Continue" is read over. After any other the answer may still come, and the connection's next call would take it for
+        # its own.
+        response.close()
+        raise _unreadable("it announced an answer and gave none", f"http_{response.status_code}")
+    pieces, size_bytes = [], 0
+    for piece in response.iter_content(_PIECE_BYTES):
+        pieces.append(piece)
+        size_bytes += len(piece)
+        if size_bytes > LARGEST_ANSWER_BYTES:
+            response.close()
+            raise _unreadable(f"its answer is larger than {LARGEST_ANSWER_BYTES >> 20} MiB", "answer_too_large")
+    response._content = b"".join(pieces)  # noqa: SLF001  # what reading `content` would set; requests knows no limit of its own
+    return response
+
+
+def _unreadable(what: str, error_code: str) -> EnvelopeUnreadable:
+    return EnvelopeUnreadable(f"Calling DashScope: {what}; {EnvelopeUnreadable.advice}", error_code=error_code)
 
 
 def _transport_error(attempt: Attempt, failure: Exception) -> ModelCallError:

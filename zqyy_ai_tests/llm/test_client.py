@@ -131,44 +131,6 @@ def test_only_failures_that_cost_nothing_send_work_back() -> None:
     assert all(found.rule.is_transient == (found.rule.budget is RELEASE) for found in classes)
 
 
-@pytest.mark.parametrize("kind", ["stall", "stall_after_headers", "drip"])
-def test_the_deadline_holds_within_a_second_whatever_the_server_does(emulator: Emulator, client: DashScopeClient, kind: str) -> None:
-    client.call("app", PROMPT, timeout_seconds=10)  # the SDK is imported, the connection is open
-    emulator.plan({"kind": kind, "interval_seconds": 0.05})
-    started = time.monotonic()
-    with pytest.raises(CallTimedOut) as caught:
-        client.call("app", PROMPT, timeout_seconds=0.6)
-    assert 0.6 <= time.monotonic() - started < 1.6
-    assert caught.value.error_code == "timeout"
-    assert emulator.posts == 2
-
-
-def test_the_deadline_holds_while_headers_drip(raw_server: StartRawServer) -> None:
-    def drip_headers(connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\n")
-        while True:
-            connection.sendall(b"X-Drip: 1\r\n")
-            threading.Event().wait(0.05)
-
-    server = raw_server(drip_headers)
-    client = DashScopeClient(KEY, f"http://127.0.0.1:{server.port}", 2)
-    started = time.monotonic()
-    with pytest.raises(CallTimedOut):
-        client.call("app", PROMPT, timeout_seconds=0.6)
-    assert time.monotonic() - started < 1.6 + _sdk_import_seconds()
-    assert server.requests_seen == 1
-
-
-def test_a_body_that_ends_with_the_connection_and_is_cut_by_the_deadline_is_a_timeout(raw_server: StartRawServer) -> None:
-    def answer_without_length(connection: socket.socket) -> None:
-        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{"output":')
-        connection.recv(1)
-
-    client = DashScopeClient(KEY, f"http://127.0.0.1:{raw_server(answer_without_length).port}", 2)
-    with pytest.raises(CallTimedOut):
-        client.call("app", PROMPT, timeout_seconds=0.4)
-
-
 def test_an_old_deadline_does_not_cut_the_next_call_on_the_same_connection(emulator: Emulator) -> None:
     client = DashScopeClient(KEY, emulator.base_url, 1)
     client.call("app", PROMPT, timeout_seconds=0.5)

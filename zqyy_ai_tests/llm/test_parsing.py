@@ -33,8 +33,10 @@ def reply(text: str, finish_reason: str | None = "stop") -> Reply:
         f"```json\n{TEXT}\n```",
         f"```\n{TEXT}\n```",
         f"好的,以下是结果:\n```json\n{TEXT}\n```\n希望有帮助。",
+        f"好的,结果如下:{TEXT} 希望有帮助。",
         TEXT[:-1] + ",}",
         TEXT.replace('"', "'"),
+        TEXT[:-1] + ",}}",
     ],
 )
 def test_a_finished_answer_is_read_plain_fenced_or_repaired(text: str) -> None:
@@ -47,6 +49,29 @@ def test_an_unfinished_text_is_never_taken_nor_repaired(text: str, finish_reason
     with pytest.raises(ReplyInvalid) as caught:
         parse_reply(reply(text, finish_reason), FinanceAnswer)
     assert caught.value.error_code == "reply_unfinished"
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["{}", "```json\n{}\n```", "好的,以下是结果:\n{}"],
+    ids=["plain", "fenced", "in prose"],
+)
+@pytest.mark.parametrize("written", [TEXT, TEXT.replace('"', "'"), TEXT.replace("}]", "},]")], ids=["valid", "single quotes", "faulty"])
+def test_wherever_a_text_is_cut_nothing_is_made_of_its_beginning_even_if_it_says_that_it_is_finished(form: str, written: str) -> None:
+    """A workflow says `stop` of itself when the model inside it was cut short, and json-repair would close the figure 1 of 123,456."""
+    whole = form.replace("{}", written)
+    for end in range(len(whole)):
+        try:
+            answer = parse_reply(reply(whole[:end]), FinanceAnswer)
+        except ReplyInvalid:
+            continue
+        assert answer.as_result() == ANSWER
+        assert end > whole.rindex("}"), "only what comes after the JSON may be missing"
+
+
+def test_a_line_break_within_a_sentence_is_kept() -> None:
+    broken = TEXT.replace("元,较", "元,\n较")
+    assert parse_reply(reply(broken), FinanceAnswer).insights[0].body == "净收入 100 元,\n较对比期增长。"
 
 
 @pytest.mark.parametrize(

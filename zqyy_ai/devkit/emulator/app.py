@@ -28,11 +28,20 @@ from zqyy_ai.devkit.emulator.wire import (
     Envelope,
     abort_connection,
     broken_json,
+    close_connection,
+    close_in_body,
+    close_in_chunks,
     drip,
+    drip_headers,
+    endless,
     error_response,
     event_stream,
     html_error,
+    informational,
     json_response,
+    padded,
+    redirect,
+    reset_connection,
     stall_after_headers,
     until_disconnected,
 )
@@ -74,7 +83,7 @@ class Emulator:
         return JSONResponse(entries[: int(last)] if last.isdecimal() else entries)
 
     async def show_plan(self, _request: Request) -> Response:
-        return JSONResponse(self.faults.plan.model_dump(mode="json", exclude_none=True))
+        return JSONResponse(self.faults.plan.model_dump(mode="json", exclude_unset=True))
 
     async def put_plan(self, request: Request) -> Response:
         try:
@@ -84,7 +93,7 @@ class Emulator:
         except ValueError as broken:
             return JSONResponse({"error": f"not JSON: {broken}"}, status_code=400)
         self.faults = FaultDraw(plan)
-        return JSONResponse(plan.model_dump(mode="json", exclude_none=True))
+        return JSONResponse(plan.model_dump(mode="json", exclude_unset=True))
 
     async def post_reset(self, _request: Request) -> Response:
         self.reset()
@@ -163,19 +172,22 @@ class _Call:
             output_tokens=ceil(len(composed.text) * _TOKENS_PER_CHARACTER),
         )
         if fault is not None and fault.kind in REFUSALS:
-            return self._refuse(fault.kind, _refusal(fault, envelope.request_id))
+            return self._refuse(fault.kind, _refusal(fault, request, envelope))
         await self._wait(seen)
+        is_stream = "text/event-stream" in request.headers.get("accept", "") and request.headers.get("x-dashscope-sse") == "enable"
+        body = event_stream(envelope, is_incremental=is_incremental) if is_stream else envelope.as_bytes(fault)
+        media_type = "text/event-stream" if is_stream else "application/json"
         if fault is not None and fault.kind in _BREAKS:
             self._end("broken", fault.kind)
-            return await _break(fault, request, envelope)
+            return await _break(fault, request, envelope.request_id, body, media_type)
         if await request.is_disconnected():
             self._end("abandoned", "abandoned")
             return Response(status_code=499)
         self.entry.outcome = fault.kind if fault is not None else "answered"
         self.ledger.settle(self.app_id, digest, envelope.input_tokens + envelope.output_tokens)
-        if "text/event-stream" in request.headers.get("accept", "") and request.headers.get("x-dashscope-sse") == "enable":
-            return event_stream(envelope, is_incremental=is_incremental)
-        return json_response(envelope.as_json(fault), envelope.request_id)
+        if fault is not None and fault.kind is FaultKind.OVERSIZED:
+            body = padded(body, fault.size_bytes)
+        return Response(body, media_type=media_type, headers={"X-Request-Id": envelope.request_id})
 
     async def _wait(self, seen: SeenCall) -> None:
         latency = self.emulator.faults.plan.latency or self.emulator.config.latency
@@ -195,35 +207,74 @@ class _Call:
 
 
 _BREAKS = frozenset(
-    {FaultKind.CLOSE, FaultKind.STALL, FaultKind.STALL_AFTER_HEADERS, FaultKind.DRIP, FaultKind.BAD_JSON, FaultKind.NO_OUTPUT}
+    {
+        FaultKind.CLOSE,
+        FaultKind.RESET,
+        FaultKind.CLOSE_IN_BODY,
+        FaultKind.CLOSE_IN_CHUNKS,
+        FaultKind.STALL,
+        FaultKind.STALL_AFTER_HEADERS,
+        FaultKind.DRIP,
+        FaultKind.DRIP_HEADERS,
+        FaultKind.INFORMATIONAL,
+        FaultKind.ENDLESS,
+        FaultKind.BAD_JSON,
+        FaultKind.EMPTY_BODY,
+        FaultKind.NO_OUTPUT,
+        FaultKind.NULL_OUTPUT,
+    }
 )
 
 
-async def _break(fault: Fault, request: Request, envelope: Envelope) -> Response | None:
-    body = json.dumps(envelope.as_json(None), ensure_ascii=False).encode()
+async def _break(fault: Fault, request: Request, request_id: str, body: bytes, media_type: str) -> Response | None:
+    """What goes out instead of the body; None when it went past the server, which has noticed the end of the connection."""
     match fault.kind:
-        case FaultKind.CLOSE:
-            abort_connection(request)
-            return None
+        case FaultKind.RESET:
+            await reset_connection(request)
+        case FaultKind.CLOSE_IN_BODY:
+            await close_in_body(request, body, media_type)
+        case FaultKind.CLOSE_IN_CHUNKS:
+            await close_in_chunks(request, body, media_type)
         case FaultKind.STALL:
             await until_disconnected(request)
-            return Response(status_code=499)
         case FaultKind.STALL_AFTER_HEADERS:
-            return stall_after_headers(request, body)
+            return stall_after_headers(request, body, media_type)
         case FaultKind.DRIP:
-            return drip(body, fault.interval_seconds)
+            return drip(body, media_type, fault.interval_seconds)
+        case FaultKind.DRIP_HEADERS:
+            await drip_headers(request, fault.interval_seconds)
+        case FaultKind.INFORMATIONAL:
+            await informational(request, fault.error_status, body, fault.interval_seconds)
+        case FaultKind.ENDLESS:
+            return endless(fault.interval_seconds)
         case FaultKind.BAD_JSON:
-            return broken_json(fault.status or 200, body)
+            return broken_json(fault.error_status, body)
+        case FaultKind.EMPTY_BODY:
+            return Response(status_code=fault.error_status, media_type="application/json")
+        case FaultKind.NO_OUTPUT:
+            return json_response({"request_id": request_id}, request_id)
+        case FaultKind.NULL_OUTPUT:
+            return json_response({"output": None, "usage": None, "request_id": request_id}, request_id)
         case _:
-            return json_response({"request_id": envelope.request_id}, envelope.request_id)
+            await close_connection(request)
+    return None
 
 
-def _refusal(fault: Fault, request_id: str) -> Response:
-    if fault.kind is FaultKind.HTML_ERROR:
-        return html_error(fault.error_status)
-    return error_response(
-        fault.error_status, fault.error_code, fault.message, request_id=request_id, retry_after_seconds=fault.retry_after_seconds
-    )
+def _refusal(fault: Fault, request: Request, envelope: Envelope) -> Response:
+    match fault.kind:
+        case FaultKind.HTML_ERROR:
+            return html_error(fault.error_status)
+        case FaultKind.REDIRECT:
+            return redirect(request, fault.error_status)
+        case _:
+            return error_response(
+                fault.error_status,
+                fault.error_code,
+                fault.message,
+                request_id=envelope.request_id,
+                retry_after_seconds=fault.retry_after_seconds,
+                usage=envelope.as_json(None)["usage"] if fault.with_usage else None,
+            )
 
 
 def _asked(content: bytes) -> tuple[str, str | None, bool] | None:

@@ -28,29 +28,52 @@ class FaultKind(StrEnum):
     HTML_ERROR = "html_error"
     DATA_INSPECTION = "data_inspection"
     ERROR_IN_200 = "error_in_200"
+    REDIRECT = "redirect"
     # The wire.
     CLOSE = "close"
+    RESET = "reset"
+    CLOSE_IN_BODY = "close_in_body"
+    CLOSE_IN_CHUNKS = "close_in_chunks"
     STALL = "stall"
     STALL_AFTER_HEADERS = "stall_after_headers"
     DRIP = "drip"
+    DRIP_HEADERS = "drip_headers"
+    INFORMATIONAL = "informational"
+    ENDLESS = "endless"
     # The envelope.
     BAD_JSON = "bad_json"
+    EMPTY_BODY = "empty_body"
     NO_OUTPUT = "no_output"
+    NULL_OUTPUT = "null_output"
+    OVERSIZED = "oversized"
     USAGE_MISSING = "usage_missing"
     USAGE_NULL = "usage_null"
     USAGE_FLAT = "usage_flat"
     USAGE_NULL_COUNTS = "usage_null_counts"
+    USAGE_ZERO = "usage_zero"
     # The model's text.
     TRUNCATED = "truncated"
+    UNFINISHED = "unfinished"
     NULL_TEXT = "null_text"
     PROSE = "prose"
     WRONG_SCHEMA = "wrong_schema"
+    OBJECT_TEXT = "object_text"
     FENCED = "fenced"
+    IN_PROSE = "in_prose"
     TRAILING_COMMA = "trailing_comma"
+    SINGLE_QUOTES = "single_quotes"
+    RAW_NEWLINES = "raw_newlines"
 
 
-REFUSALS = frozenset({FaultKind.HTTP_ERROR, FaultKind.HTML_ERROR, FaultKind.DATA_INSPECTION, FaultKind.ERROR_IN_200})
+REFUSALS = frozenset({FaultKind.HTTP_ERROR, FaultKind.HTML_ERROR, FaultKind.DATA_INSPECTION, FaultKind.ERROR_IN_200, FaultKind.REDIRECT})
 
+_STATUS_BY_KIND = {
+    FaultKind.HTTP_ERROR: 500,
+    FaultKind.HTML_ERROR: 502,
+    FaultKind.DATA_INSPECTION: 400,
+    FaultKind.REDIRECT: 307,
+    FaultKind.INFORMATIONAL: 100,
+}
 _CODE_BY_STATUS = {
     400: "InvalidParameter",
     401: "InvalidApiKey",
@@ -98,6 +121,10 @@ class Fault(_Strict):
 
     `app` is what the prompt asks for (`app2_finance`), whatever `app_id` it is posted to. `attempts`: 1 is the first time that this
     prompt comes. `nth`: 1 is the first call that the other conditions fit. `count`: so many calls in all.
+
+    What a kind makes of the rest: `status` and `code` of an error; `with_usage`: the error tells the tokens of the answer that it stands
+    for; `interval_seconds` between two pieces of a drip; `finish_reason` of a truncated or unfinished text; `size_bytes` of an
+    oversized body.
     """
 
     kind: FaultKind
@@ -109,16 +136,18 @@ class Fault(_Strict):
     nth: tuple[int, ...] | None = None
     count: Annotated[int, Field(ge=0)] | None = None
 
-    status: Annotated[int, Field(ge=200, le=599)] | None = None
+    status: Annotated[int, Field(ge=100, le=599)] | None = None
     code: str | None = None
     message: str = "emulated failure"
     retry_after_seconds: Seconds | None = None
+    with_usage: bool = False
     interval_seconds: Seconds = 0.1
+    finish_reason: str = "length"
+    size_bytes: Annotated[int, Field(ge=0, le=2**28)] = 2**25
 
     @property
     def error_status(self) -> int:
-        defaults = {FaultKind.HTML_ERROR: 502, FaultKind.DATA_INSPECTION: 400, FaultKind.ERROR_IN_200: 200, FaultKind.HTTP_ERROR: 500}
-        return self.status or defaults.get(self.kind, 200)
+        return self.status or _STATUS_BY_KIND.get(self.kind, 200)
 
     @property
     def error_code(self) -> str:

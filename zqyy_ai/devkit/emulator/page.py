@@ -34,7 +34,7 @@ def control_page(ledger: Ledger, plan: FaultPlan, seed: int) -> str:
         seed=seed,
         connections=len(ledger.connections),
         rows="".join(rows),
-        plan=escape(json.dumps(plan.model_dump(mode="json", exclude_none=True), ensure_ascii=False, indent=1)),
+        plan=escape(json.dumps(plan.model_dump(mode="json", exclude_unset=True), ensure_ascii=False, indent=1)),
         faults=escape("、".join(f"{kind} {count}" for kind, count in sorted(ledger.faults.items()))) or "无",
         prompts=prompts or "<p>还没有调用。</p>",
     )
