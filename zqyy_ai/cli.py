@@ -111,7 +111,12 @@ def env() -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=None, help="监听端口。[默认：ZQYY_EMULATOR_PORT，8089]")
 @click.option("--latency", type=click.FloatRange(min=0), default=0.2, show_default=True, help="每次应答的延迟，单位：秒。")
 @click.option("--seed", type=int, default=1, show_default=True, help="随机种子；相同种子给出相同的应答。")
-@click.option("--fault-plan", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None, help="故障计划（JSON 文件）。")
+@click.option(
+    "--fault-plan",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="故障计划（JSON 文件）；故障种类与示例见 docs/dashscope.md。",
+)
 def emulator(host: str, port: int | None, latency: float, seed: int, fault_plan: Path | None) -> None:
     """启动百炼（DashScope）应用接口的模拟器。它的应答由提示词中的数据算出，不是模型的输出。"""
     from zqyy_ai.devkit.emulator import serve

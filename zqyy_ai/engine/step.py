@@ -638,7 +638,9 @@ class GuardedStep:
                     alerts.raise_alert(connection, _failure_alert(request, ended))
             except psycopg.Error:
                 logger.exception("step.alert_not_raised log_id=%s", ended.log_id)
-        retry_at = self._in(seconds=error.retry_after_seconds or 60.0) if error.rule.is_transient else None
+        # Whoever is sent back spends no attempt: a step that pays on its way to such a failure would pay without end.
+        may_go_back = error.rule.is_transient and not tokens
+        retry_at = self._in(seconds=error.retry_after_seconds or 60.0) if may_go_back else None
         return StepResult(
             StepStatus.FAILED,
             run_log_id=ended.log_id,
