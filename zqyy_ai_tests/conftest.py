@@ -161,7 +161,13 @@ def migrated_template(server_url: str) -> str:
     """Name of the template database with all migrations."""
     from zqyy_ai.store.migrations import migrate
 
-    return template_database(server_url, MIGRATED_TEMPLATE, migrate)
+    def fill(url: str) -> None:
+        migrate(url)
+        with psycopg.connect(url) as connection:
+            # Nobody is given up right after the server's start, and tests of leases are not for waiting.
+            connection.execute("SELECT pg_sleep(greatest(0, 5.1 - extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())))")
+
+    return template_database(server_url, MIGRATED_TEMPLATE, fill)
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ class EmbeddedPostgres:
         self._lock: io.BufferedWriter | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._port = 0
+        self._is_halted = False
         self._password = ""
 
     def __enter__(self) -> Self:
@@ -115,7 +116,8 @@ class EmbeddedPostgres:
 
     @property
     def has_exited(self) -> bool:
-        return self._server is None or self._server.poll() is not None
+        """Whether it ended by itself."""
+        return not self._is_halted and (self._server is None or self._server.poll() is not None)
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://{USER_NAME}:{self._password}@127.0.0.1:{self._port}/{database}"
@@ -143,6 +145,24 @@ class EmbeddedPostgres:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def halt(self, *, immediately: bool) -> None:
+        """Stops the server as an operator or an outage would, but keeps the folder; `resume` starts it again on the same port.
+
+        Immediately: as after a crash, without a checkpoint; else sessions are ended in order.
+        """
+        server, self._is_halted = self._server, True
+        if server is not None:
+            server.send_signal(signal.SIGQUIT if immediately else signal.SIGINT)
+            server.wait(STOP_TIMEOUT_SECONDS)
+
+    def resume(self) -> None:
+        """Starts the server again after `halt`, or after it ended by itself. Raises PostgresStartFailed."""
+        stop_postgres(self._data)
+        self._server = self._spawn_server()
+        if not self._becomes_ready(self._server):
+            raise PostgresStartFailed(f"内置 PostgreSQL 重新启动失败，日志 {self.log_file}")
+        self._is_halted = False
 
     def _stop_server(self, server: subprocess.Popen[bytes]) -> None:
         for number, seconds in ((signal.SIGINT, STOP_TIMEOUT_SECONDS), (signal.SIGQUIT, 5.0), (signal.SIGKILL, None)):

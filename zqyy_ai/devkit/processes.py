@@ -4,10 +4,12 @@
         children.start(ChildSpec(...))
         children.await_ready("emulator", probe, timeout_seconds=30)
 
-A child is not restarted: when one ends by itself, `check` raises ChildDied with the end of its log, and leaving the block stops the rest.
+A child that `is_revived` is started again when it was killed or crashed, unless it does so again and again or right after its start. When
+any other ends by itself, `check` raises ChildDied with the end of its log, and leaving the block stops the rest.
 What does not belong here: which processes a stack has (`stack.py`), and the clean-up after the supervisor's own death (`watchdog.py`).
 """
 
+import logging
 import os
 import signal
 import socket
@@ -27,6 +29,11 @@ from zqyy_ai.domain.errors import PermanentError
 POLL_SECONDS = 0.1
 STOP_GRACE_SECONDS = 10.0
 LOG_TAIL_LINES = 20
+MOST_REVIVALS = 3
+REVIVAL_WINDOW_SECONDS = 60.0
+SHORTEST_LIFE_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
 
 
 class ChildDied(PermanentError):
@@ -103,13 +110,30 @@ class StopSignals:
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """`environment` is the child's whole environment, not an addition. `ends_last`: the other children call it until they end."""
+    """`environment` is the child's whole environment, not an addition. `ends_last`: the other children call it until they end.
+    `is_revived`: it is started again when it ends by itself."""
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(repr=False)
     working_folder: Path
     ends_last: bool = False
+    is_revived: bool = False
+
+
+class Revivals:
+    """Whether something that ended by itself is worth another start: not when it ended right after the last one, or the fourth time a minute."""
+
+    def __init__(self) -> None:
+        self._starts: list[float] = []
+
+    def note_start(self) -> None:
+        self._starts.append(time.monotonic())
+
+    def may_start_again(self) -> bool:
+        now = time.monotonic()
+        self._starts = [start for start in self._starts if now - start < REVIVAL_WINDOW_SECONDS] or self._starts[-1:]
+        return len(self._starts) <= MOST_REVIVALS and now - self._starts[-1] >= SHORTEST_LIFE_SECONDS
 
 
 class Children:
@@ -121,6 +145,8 @@ class Children:
         self._marker = marker
         self._signals = signals
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._specs: dict[str, ChildSpec] = {}
+        self._revivals: dict[str, Revivals] = {}
         self._last_groups: set[int] = set()
         self._watched: list[Callable[[], None]] = []
         self._grace_seconds: Callable[[], float] = lambda: STOP_GRACE_SECONDS
@@ -160,20 +186,30 @@ class Children:
                 start_new_session=True,
             )
         self._running[spec.name] = child
+        self._specs[spec.name] = spec
+        self._revivals.setdefault(spec.name, Revivals()).note_start()
         if spec.ends_last:
             self._last_groups.add(child.pid)
         self._watchdog.guard_group(child.pid, ends_last=spec.ends_last)
 
     def check(self) -> None:
-        """Raises StopRequested or ChildDied."""
+        """Starts again what is to be revived. Raises StopRequested or ChildDied."""
         self._signals.check()
-        for name, child in self._running.items():
+        for name, child in list(self._running.items()):
             if (exit_code := child.poll()) is not None:
                 how = f"信号 {signal.Signals(-exit_code).name}" if exit_code < 0 else f"退出码 {exit_code}"
                 log_file = self.log_file(name)
+                if self._specs[name].is_revived and self._revivals[name].may_start_again():
+                    logger.warning("children.revived name=%s ended=%s log=%s", name, how, log_file.with_suffix(".previous.log"))
+                    self._watchdog.forget_group(child.pid)
+                    self.start(self._specs[name])
+                    continue
                 raise ChildDied(f"{name} 意外退出（{how}），日志 {log_file} 的末尾：\n{log_tail(log_file)}")
         for watch in self._watched:
             watch()
+
+    def process_id(self, name: str) -> int:
+        return self._running[name].pid
 
     def await_ready(self, name: str, probe: Callable[[], str | None], timeout_seconds: float) -> None:
         """Waits until `probe` returns None; what it returns until then says what is still missing.

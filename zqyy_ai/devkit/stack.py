@@ -30,7 +30,7 @@ from zqyy_ai.devkit.embedded_postgres import (
     PostgresStartFailed,
     refuse_taken_port,
 )
-from zqyy_ai.devkit.processes import Children, ChildSpec, StopSignals, listens_on, log_tail
+from zqyy_ai.devkit.processes import Children, ChildSpec, Revivals, StopSignals, listens_on, log_tail
 from zqyy_ai.devkit.watchdog import Watchdog, end_groups_and_marked, pid_is_alive
 from zqyy_ai.domain.apps import APPS
 from zqyy_ai.domain.errors import PermanentError, SettingError
@@ -75,6 +75,7 @@ class RunningStack:
     children: Children
     signals: StopSignals
     database_url: str = field(repr=False)
+    postgres: EmbeddedPostgres | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ def running_stack(
             },
         )
         try:
-            yield RunningStack(addresses, children, signals, database_url)
+            yield RunningStack(addresses, children, signals, database_url, postgres)
         finally:
             narrator.say("正在停止")
 
@@ -292,8 +293,14 @@ def _databases(plan: _Plan, narrator: Narrator, watchdog: Watchdog, parts: ExitS
 
 
 def _postgres_watch(postgres: EmbeddedPostgres) -> Callable[[], None]:
+    revivals = Revivals()
+    revivals.note_start()
+
     def watch() -> None:
-        if postgres.has_exited:
+        if postgres.has_exited and revivals.may_start_again():
+            revivals.note_start()
+            postgres.resume()
+        elif postgres.has_exited:
             raise PostgresStartFailed(f"内置 PostgreSQL 意外退出，日志 {postgres.log_file} 的末尾：\n{log_tail(postgres.log_file)}")
 
     return watch
@@ -350,9 +357,9 @@ def _specs(plan: _Plan, environment: Mapping[str, str]) -> dict[str, ChildSpec]:
         "DAGSTER_GRPC_MAX_WORKERS": str(GRPC_WORKERS),
     }
 
-    def spec(name: str, *arguments: str, ends_last: bool = False) -> ChildSpec:
+    def spec(name: str, *arguments: str, ends_last: bool = False, is_revived: bool = True) -> ChildSpec:
         # The working folder is not the operator's: Dagster loads a `.env` that it finds there, behind our settings' back.
-        return ChildSpec(name, (sys.executable, "-m", *arguments), full, folder, ends_last)
+        return ChildSpec(name, (sys.executable, "-m", *arguments), full, folder, ends_last, is_revived)
 
     code_server_port = str(settings.code_server_port)
     specs = [
@@ -363,7 +370,7 @@ def _specs(plan: _Plan, environment: Mapping[str, str]) -> dict[str, ChildSpec]:
     ]
     if plan.is_dashscope_emulated:
         # It outlives the runs: one that is stopped in the middle of its calls would see a dead network, and open the breakers.
-        specs.append(spec("emulator", "zqyy_ai.cli", "emulator", "--port", str(settings.emulator_port), ends_last=True))
+        specs.append(spec("emulator", "zqyy_ai.cli", "emulator", "--port", str(settings.emulator_port), ends_last=True, is_revived=False))
     return {spec.name: spec for spec in specs}
 
 

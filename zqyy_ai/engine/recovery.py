@@ -24,6 +24,7 @@ class Recovered:
     jobs_ended: int = 0
     reservations_charged: int = 0
     reservations_released: int = 0
+    lost_run_ids: tuple[str, ...] = ()
 
     @property
     def is_nothing(self) -> bool:
@@ -74,7 +75,8 @@ def _recovered(
 ) -> Recovered:
     dead = [job for job in lost if job.status is JobStatus.DEAD]
     requeued = sum(job.status is JobStatus.PENDING for job in lost)
-    found = Recovered(requeued, len(dead), len(lost) - requeued - len(dead), charged, released)
+    run_ids = tuple(sorted({job.run_id for job in lost if job.run_id}))
+    found = Recovered(requeued, len(dead), len(lost) - requeued - len(dead), charged, released, run_ids)
     if is_alarming:
         for job in lost:
             raise_for_job(connection, job, job.status, job.error_message or "")

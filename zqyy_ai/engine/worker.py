@@ -18,6 +18,8 @@ from zqyy_ai.store.database import Database
 
 logger = logging.getLogger(__name__)
 
+_RETRY_SECONDS = 0.25
+
 
 class Worker:
     """Use as a context manager: the heartbeat beats inside the block. `stopping` is set when the process should begin no new call."""
@@ -40,10 +42,13 @@ class Worker:
         self._heartbeat.join()
 
     def _beat(self) -> None:
-        # A third of the lease: two beats may fail before anything is lost.
-        while not self._ended.wait(self.lease.total_seconds() / 3):
+        # A quarter of the lease; what fails is tried again at once.
+        pause_seconds = self.lease.total_seconds() / 4
+        while not self._ended.wait(pause_seconds):
             try:
                 with self._database.autocommit() as connection:
                     leases.renew(connection, self.id, self.lease)
+                pause_seconds = self.lease.total_seconds() / 4
             except (psycopg.Error, PoolTimeout) as failure:
+                pause_seconds = min(_RETRY_SECONDS, pause_seconds)
                 logger.warning("worker.heartbeat_failed worker=%s cause=%s", self.id, type(failure).__name__)

@@ -1,22 +1,74 @@
-"""Dagster's PostgreSQL storage on pooled connections, for every process that `dagster.yaml` configures.
+"""Dagster's PostgreSQL storage on pooled connections, patient with the database, for every process that `dagster.yaml` configures.
 
 Dagster opens a connection for each statement group, except in its webserver: 40-50 ms for each event, so that planning a run of 72
 partitions held the daemon up for 4 s and writing its events cost the run as much again. The webserver's own way of pooling
 (`optimize_for_webserver`, which every PostgreSQL storage has) is applied to all.
+
+A connection that is lost in the middle of a statement would end the run whose event was being written. Each method of the storages is
+repeated instead, for half a minute; at worst an event is there twice.
 """
 
+import functools
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
-from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
-from dagster_postgres.utils import pg_url_from_config
+import sqlalchemy.exc
+from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
+from dagster_postgres.utils import DagsterPostgresException, pg_url_from_config
+
+logger = logging.getLogger(__name__)
 
 _STATEMENT_TIMEOUT_MS = 60_000
 _POOL_RECYCLE_SECONDS = 3600
 # One connection is kept; the threads of a busy daemon may open so many more for a while.
 _MOST_EXTRA_CONNECTIONS = 20
+_PATIENCE_SECONDS = 30.0
+_PAUSE_SECONDS = 0.25
+_LOST = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, DagsterPostgresException)
+# Adding a run that is there already is an error of its own.
+_NOT_REPEATED = ("optimize_for_webserver", "upgrade", "wipe", "dispose", "add_run")
+# Set while a thread is inside a repeated method: what that one calls is repeated with it, and not by itself.
+_inside = threading.local()
+
+T = TypeVar("T")
 
 
+def _patient(method: Callable[..., T]) -> Callable[..., T]:
+    @functools.wraps(method)
+    def repeated(*arguments: Any, **named: Any) -> T:
+        if getattr(_inside, "is_repeated", False):
+            return method(*arguments, **named)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        _inside.is_repeated = True
+        try:
+            while True:
+                try:
+                    return method(*arguments, **named)
+                except _LOST as lost:
+                    if time.monotonic() > deadline:
+                        raise
+                    logger.warning("dagster_storage.repeated method=%s cause=%s", method.__name__, type(lost).__name__)
+                    time.sleep(_PAUSE_SECONDS)
+        finally:
+            _inside.is_repeated = False
+
+    return repeated
+
+
+def _all_patient(storage: type[T]) -> type[T]:
+    """Wraps the public methods of a storage class, but for those that hand out connections."""
+    for name, method in inspect.getmembers(storage, inspect.isfunction):
+        if not name.startswith("_") and not inspect.isgeneratorfunction(inspect.unwrap(method)) and name not in _NOT_REPEATED:
+            setattr(storage, name, _patient(method))
+    return storage
+
+
+@_all_patient
 class _EventLog(PostgresEventLogStorage):
     """Looks only once whether the table of checks is there: Dagster asks the database at each evaluation, 144 times a prewarm."""
 
@@ -25,12 +77,24 @@ class _EventLog(PostgresEventLogStorage):
         return bool(super().supports_asset_checks)
 
 
+@_all_patient
+class _Runs(PostgresRunStorage):
+    pass
+
+
+@_all_patient
+class _Schedules(PostgresScheduleStorage):
+    pass
+
+
 class PooledPostgresStorage(DagsterPostgresStorage):
     """`storage: custom:` in dagster.yaml, with the same config as `storage: postgres:`."""
 
     def __init__(self, postgres_url: str, should_autocreate_tables: bool = True, inst_data: Any = None) -> None:
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         self._event_log_storage = _EventLog(postgres_url, should_autocreate_tables)
+        self._run_storage = _Runs(postgres_url, should_autocreate_tables)
+        self._schedule_storage = _Schedules(postgres_url, should_autocreate_tables)
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Any) -> "PooledPostgresStorage":

@@ -4,6 +4,7 @@ No run keys: a key once used silently blocks the second attempt for ever. The st
 `ai_events` asks: its ticks come one after another, so none asks while another one's runs are being made.
 """
 
+from collections.abc import Collection
 from datetime import timedelta
 
 import dagster as dg
@@ -11,10 +12,13 @@ from dagster import DagsterInstance
 
 from zqyy_ai.domain.business_clock import Clock
 from zqyy_ai.domain.runtime_context import LIVE
+from zqyy_ai.engine.assembly import build_budget_guard
 from zqyy_ai.engine.call_pauses import pause_in_force
 from zqyy_ai.engine.prewarm_requests import sites_wanting_a_run
+from zqyy_ai.engine.recovery import Recovered, recover_lost_leases
 from zqyy_ai.orchestration.app2_finance import ASKED_BY_TAG, SENSOR, SITE_TAG
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME, range_of_site
+from zqyy_ai.settings import Settings
 from zqyy_ai.store import trigger_jobs
 from zqyy_ai.store.database import Database
 
@@ -47,8 +51,15 @@ def runs_wanted(database: Database, instance: DagsterInstance, clock: Clock) -> 
     return [_range_run(site_id) for site_id in sorted(marked)]
 
 
-def end_abandoned_runs(database: Database, instance: DagsterInstance, *, lease: timedelta) -> list[str]:
-    """Reports runs as failed whose job has left them for longer than a lease; returns their ids.
+def put_right(database: Database, instance: DagsterInstance, settings: Settings) -> Recovered:
+    """What dead processes left: their work is given back, and their runs are reported as failed."""
+    found = recover_lost_leases(database, build_budget_guard(settings), max_attempts=settings.job_max_attempts)
+    end_abandoned_runs(database, instance, lease=timedelta(seconds=settings.lease_seconds), lost_run_ids=found.lost_run_ids)
+    return found
+
+
+def end_abandoned_runs(database: Database, instance: DagsterInstance, *, lease: timedelta, lost_run_ids: Collection[str] = ()) -> list[str]:
+    """Reports runs as failed whose job was just taken from them, or has left them for longer than a lease; returns their ids.
 
     Where a run's process and the code server died together, Dagster takes the run for alive, and no other run of the site would start.
     """
@@ -56,11 +67,11 @@ def end_abandoned_runs(database: Database, instance: DagsterInstance, *, lease: 
     if not started:
         return []
     with database.autocommit() as connection:
-        abandoned = trigger_jobs.runs_left_by_their_job(connection, (run.run_id for run in started), lease)
+        abandoned = trigger_jobs.runs_left_by_their_job(connection, (run.run_id for run in started), lease) | set(lost_run_ids)
     for run in started:
         if run.run_id in abandoned:
             instance.report_run_failed(run, "执行进程已不存在（租约过期）；任务已由 biz.ai_trigger_jobs 收回")
-    return sorted(abandoned)
+    return sorted(run.run_id for run in started if run.run_id in abandoned)
 
 
 def _sites_under_way(instance: DagsterInstance) -> set[int]:

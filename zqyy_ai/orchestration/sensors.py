@@ -1,7 +1,6 @@
 """Sensors: events become jobs, jobs become runs, and what died is put right. No sensor does work of its own."""
 
 import time
-from datetime import timedelta
 
 import dagster as dg
 
@@ -12,21 +11,21 @@ from zqyy_ai.engine.assembly import build_budget_guard
 from zqyy_ai.engine.call_pauses import describe, pause_in_force
 from zqyy_ai.engine.intake import take_in
 from zqyy_ai.engine.prewarm_requests import etl_lookback, fire_finished_loads
-from zqyy_ai.engine.recovery import recover_cancelled_run, recover_dead_run, recover_lost_leases
+from zqyy_ai.engine.recovery import recover_cancelled_run, recover_dead_run
 from zqyy_ai.engine.retention import raise_retention_alert
 from zqyy_ai.orchestration.jobs import prewarm_site
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME
 from zqyy_ai.orchestration.resources import DatabaseResource
 from zqyy_ai.orchestration.retention import JOB_NAME as RETENTION_JOB
-from zqyy_ai.orchestration.run_requests import end_abandoned_runs, runs_wanted
+from zqyy_ai.orchestration.run_requests import put_right, runs_wanted
 from zqyy_ai.store import sites
 from zqyy_ai.store.database import Database
 from zqyy_ai.store.events import WORK_CHANNEL
 
 # A tick must end before the daemon's 60 s gRPC limit.
 _LONG_POLL_SECONDS = 45.0
-# Jobs that were sent back become due without a notification.
-_LOOK_INTERVAL_SECONDS = 5.0
+# Jobs that were sent back become due, and leases run out, without a notification.
+_LOOK_INTERVAL_SECONDS = 2.5
 
 
 @dg.sensor(
@@ -47,6 +46,7 @@ def _wait_for_work(context: dg.SensorEvaluationContext, opened: Database, databa
     with opened.listener() as listener:
         listener.execute(f"LISTEN {WORK_CHANNEL}")
         while True:
+            put_right(opened, context.instance, database.settings())
             take_in(opened, database.clock(), LIVE)
             wanted = runs_wanted(opened, context.instance, database.clock())
             if wanted:
@@ -87,9 +87,8 @@ def etl_completed(_context: dg.SensorEvaluationContext, database: DatabaseResour
 def reaper(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
     settings = database.settings()
     with database.open() as opened:
-        found = recover_lost_leases(opened, build_budget_guard(settings), max_attempts=settings.job_max_attempts)
+        found = put_right(opened, context.instance, settings)
         resolve_what_is_over(opened)
-        end_abandoned_runs(opened, context.instance, lease=timedelta(seconds=settings.lease_seconds))
     return dg.SkipReason("没有中断的任务" if found.is_nothing else str(found))
 
 

@@ -28,6 +28,23 @@ _PAUSE_SECONDS = 1.0
 _SURE_SECONDS = 300.0
 # For what nothing was paid for yet: as long as a restart takes.
 _PATIENT_SECONDS = 30.0
+_RECONNECT_SECONDS = 30.0
+_RECONNECT_INTERVAL_SECONDS = 0.25
+
+
+class _Reconnecting(psycopg.Connection[DictRow]):
+    """For the pool: its own pauses between attempts double, so that it would notice a server's return only half an outage later."""
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        deadline = time.monotonic() + _RECONNECT_SECONDS
+        while True:
+            try:
+                return super().connect(conninfo, **kwargs)
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_RECONNECT_INTERVAL_SECONDS)
 
 
 def database_now(connection: Connection) -> datetime:
@@ -45,7 +62,7 @@ class Database:
         self.url = url
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             conninfo.make_conninfo(url, application_name=application_name),
-            connection_class=Connection,
+            connection_class=_Reconnecting,
             kwargs={"row_factory": dict_row, "autocommit": True},
             min_size=1,
             max_size=max_connections,

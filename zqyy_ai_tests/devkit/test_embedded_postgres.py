@@ -152,3 +152,19 @@ def test_as_root_it_works_from_a_folder_that_its_account_can_not_enter(tmp_path:
     finally:
         if data is not None and not data.is_relative_to(tmp_path):
             shutil.rmtree(data.parent)
+
+
+@pytest.mark.parametrize("immediately", [False, True])
+def test_a_server_that_was_halted_comes_back_on_its_port_with_its_data(home: Path, immediately: bool) -> None:
+    with EmbeddedPostgres(home) as server:
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS written_before (x integer)")
+            port = server.port
+            server.halt(immediately=immediately)
+            assert not server.has_exited
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("SELECT 1")
+        server.resume()
+        assert server.port == port
+        with psycopg.connect(server.url()) as connection:
+            connection.execute("SELECT FROM written_before")

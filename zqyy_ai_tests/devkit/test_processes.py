@@ -185,6 +185,33 @@ def test_an_unexpected_death_is_told_with_the_end_of_the_log_and_stops_the_rest(
     assert processes_with_marker(supervised.marker) == set()
 
 
+def test_a_child_that_is_revived_comes_back_after_kill_9(tmp_path: Path) -> None:
+    with Supervised(tmp_path) as supervised:
+        code = "import os, time; open('lives', 'a').write(str(os.getpid()) + '\\n'); time.sleep(600)"
+        supervised.children.start(ChildSpec("tough", (sys.executable, "-c", code), dict(os.environ), tmp_path, is_revived=True))
+        eventually((tmp_path / "lives").exists)
+        # One that ends right after its start would end so again.
+        eventually(supervised.children._revivals["tough"].may_start_again, seconds=10)
+
+        os.kill(supervised.children.process_id("tough"), signal.SIGKILL)
+
+        def is_back() -> bool:
+            supervised.children.check()
+            return len((tmp_path / "lives").read_text().splitlines()) == 2
+
+        eventually(is_back)
+
+
+def test_a_child_that_is_revived_but_ends_at_once_is_told(tmp_path: Path) -> None:
+    with Supervised(tmp_path) as supervised:
+        supervised.children.start(
+            ChildSpec("hasty", (sys.executable, "-c", "raise SystemExit(3)"), dict(os.environ), tmp_path, is_revived=True)
+        )
+
+        with pytest.raises(ChildDied, match="退出码 3"):
+            supervised.children.serve()
+
+
 def test_a_child_that_does_not_become_ready_is_told_with_what_is_missing(tmp_path: Path) -> None:
     with Supervised(tmp_path) as supervised:
         supervised.start("slow", "import time; print('loading', flush=True); time.sleep(600)")

@@ -47,7 +47,7 @@ def work_of_a_worker(connection: Connection, *, lease: timedelta, run_id: str = 
 def test_work_whose_lease_ran_out_is_put_back_charged_and_closed(database: Database, connection: Connection) -> None:
     work_of_a_worker(connection, lease=RUN_OUT)
     found = recover_lost_leases(database, BUDGET, max_attempts=3)
-    assert found == Recovered(jobs_requeued=1, reservations_charged=1, reservations_released=1)
+    assert found == Recovered(jobs_requeued=1, reservations_charged=1, reservations_released=1, lost_run_ids=("run-1",))
     [row] = jobs(connection)
     assert (row["status"], row["attempt"], row["error_message"]) == ("pending", 1, "执行进程中断,等待重新执行")
     assert log_statuses(connection) == [("failed", "worker_died")]
@@ -77,7 +77,7 @@ def test_a_run_known_to_be_dead_is_not_waited_for_and_another_runs_work_goes_on(
     work_of_a_worker(connection, lease=ALIVE, run_id="run-2", site_id=1002)
     held_by_both = held_rows(connection)
     found = recover_dead_run(database, BUDGET, "run-1", max_attempts=3)
-    assert found == Recovered(jobs_requeued=1, reservations_charged=1, reservations_released=1)
+    assert found == Recovered(jobs_requeued=1, reservations_charged=1, reservations_released=1, lost_run_ids=("run-1",))
     assert [(row["run_id"], row["status"]) for row in jobs(connection)] == [("run-1", "pending"), ("run-2", "running")]
     assert held_rows(connection) == held_by_both / 2, "claims and slots are free at once"
     assert log_statuses(connection) == [("failed", "worker_died"), ("running", None)]
@@ -109,7 +109,7 @@ def test_a_job_that_was_lost_too_often_is_dead_with_a_critical_alert(database: D
 def test_the_job_of_a_persons_run_that_died_has_failed_for_nobody_else_would_take_it(database: Database, connection: Connection) -> None:
     new = NewJob(EventType.RUN_APP, 1001, TODAY, "run_app|1001|this_month__all|x|live", "app2", {}, is_forced=True)
     trigger_jobs.add_running(connection, new, run_id="run-1", worker_id=uuid4(), lease=ALIVE)
-    assert recover_dead_run(database, BUDGET, "run-1", max_attempts=3) == Recovered(jobs_ended=1)
+    assert recover_dead_run(database, BUDGET, "run-1", max_attempts=3) == Recovered(jobs_ended=1, lost_run_ids=("run-1",))
     [row] = jobs(connection)
     assert (row["status"], row["error_message"]) == ("failed", "执行进程中断,请重新运行")
     assert row["finished_at"] is not None
@@ -128,7 +128,7 @@ def test_the_job_of_a_cancelled_run_ends_and_what_it_held_is_freed(
 
     found = recover_cancelled_run(database, BUDGET, "run-1")
 
-    assert found == Recovered(jobs_ended=1, reservations_charged=1, reservations_released=1)
+    assert found == Recovered(jobs_ended=1, reservations_charged=1, reservations_released=1, lost_run_ids=("run-1",))
     [row] = jobs(connection)
     assert (row["status"], row["error_message"]) == (status, "运行被取消")
     assert alerts(connection) == []

@@ -13,7 +13,8 @@ SELECT scope, kind, starts_on, used_tokens, reserved_tokens, run_log_id FROM biz
 
 -- name: of_the_dead
 SELECT token, tokens, sent_at FROM biz.ai_budget_reservations
-WHERE CASE WHEN %(worker_ids)s::uuid[] IS NULL THEN lease_expires_at < clock_timestamp() ELSE worker_id = ANY(%(worker_ids)s) END
+WHERE CASE WHEN %(worker_ids)s::uuid[] IS NULL THEN lease_expires_at < clock_timestamp() AND pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds'
+           ELSE worker_id = ANY(%(worker_ids)s) END
 ORDER BY token FOR UPDATE SKIP LOCKED
 
 -- name: lock_windows

@@ -6,7 +6,7 @@ UPDATE biz.ai_call_slots
 SET token = %(token)s, worker_id = %(worker_id)s, lease_expires_at = clock_timestamp() + %(lease)s
 WHERE slot_number = (
     SELECT slot_number FROM biz.ai_call_slots
-    WHERE slot_number <= %(slots)s AND (token IS NULL OR lease_expires_at < clock_timestamp())
+    WHERE slot_number <= %(slots)s AND (token IS NULL OR lease_expires_at < clock_timestamp() AND pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds')
     ORDER BY slot_number LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 -- Not synced: the commit that marks the call as sent is, and everything before it with it.

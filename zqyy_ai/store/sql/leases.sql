@@ -20,8 +20,9 @@ DELETE FROM biz.ai_step_claims WHERE worker_id = %(worker_id)s
 UPDATE biz.ai_call_slots SET token = NULL, worker_id = NULL, lease_expires_at = NULL WHERE worker_id = %(worker_id)s
 
 -- name: drop_expired_claims
-DELETE FROM biz.ai_step_claims WHERE lease_expires_at < clock_timestamp()
+-- Not right after the database's start: whoever lives renews first.
+DELETE FROM biz.ai_step_claims WHERE lease_expires_at < clock_timestamp() AND pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds'
 
 -- name: free_expired_slots
 UPDATE biz.ai_call_slots SET token = NULL, worker_id = NULL, lease_expires_at = NULL
-WHERE token IS NOT NULL AND lease_expires_at < clock_timestamp()
+WHERE token IS NOT NULL AND lease_expires_at < clock_timestamp() AND pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds'

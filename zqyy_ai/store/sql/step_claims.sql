@@ -3,7 +3,7 @@ INSERT INTO biz.ai_step_claims AS claim (cache_type, site_id, target_id, token, 
 VALUES (%(cache_type)s, %(site_id)s, %(target_id)s, %(token)s, %(worker_id)s, clock_timestamp() + %(lease)s)
 ON CONFLICT (cache_type, site_id, target_id) DO UPDATE
 SET token = excluded.token, worker_id = excluded.worker_id, lease_expires_at = excluded.lease_expires_at
-WHERE claim.lease_expires_at < clock_timestamp() OR claim.token = excluded.token
+WHERE claim.lease_expires_at < clock_timestamp() AND pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds' OR claim.token = excluded.token
 RETURNING token
 
 -- name: renew

@@ -119,7 +119,8 @@ SET status = CASE WHEN event_type <> 'dws_completed' THEN 'failed' WHEN attempt 
                          WHEN attempt >= %(max_attempts)s THEN '执行进程多次中断,已放弃'
                          ELSE '执行进程中断,等待重新执行' END,
     fencing_token = fencing_token + 1, lease_expires_at = NULL, worker_id = NULL, run_requested_at = NULL
-WHERE status = 'running' AND (lease_expires_at < clock_timestamp() OR (%(run_id)s::text IS NOT NULL AND run_id = %(run_id)s))
+-- Whoever lives renews its leases within moments of the database's start: nobody is given up for an outage.
+WHERE status = 'running' AND (lease_expires_at < clock_timestamp() AND pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds' OR (%(run_id)s::text IS NOT NULL AND run_id = %(run_id)s))
 RETURNING *
 
 -- name: cancel_of_run
