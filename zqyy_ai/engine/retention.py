@@ -82,7 +82,7 @@ def rules(settings: Settings, now: datetime) -> tuple[Rule, ...]:
     text_parameters = {"before": now - timedelta(days=text_days), "deleted_before": now - timedelta(days=log_days)}
     return (
         Rule("rate_limits", "限流空闲行", "1 天", retention.RATE_LIMITS, {"before": now - _IDLE_RATE_AGE}),
-        Rule("cache_generating", "缓存占位行（generating）", "1 小时", retention.CACHE_GENERATING, {"before": now - _GENERATING_AGE}),
+        Rule("cache_generating", "缓存占位行", "1 小时", retention.CACHE_GENERATING, {"before": now - _GENERATING_AGE}),
         aged("live_events", "实时事件", settings.live_event_retention_days, retention.LIVE_EVENTS),
         aged("trigger_jobs", "已结束的任务", job_days, retention.TRIGGER_JOBS),
         aged("events", "已处理的事件", job_days, retention.EVENTS),
@@ -90,9 +90,9 @@ def rules(settings: Settings, now: datetime) -> tuple[Rule, ...]:
         aged("alerts", "已解决的告警", job_days, retention.ALERTS),
         aged("seen_etl_runs", "已见的数据加载", seen_days, retention.SEEN_ETL_RUNS),
         aged("budget_windows", "预算窗口", _ACCOUNTS_AGE.days, retention.BUDGET_WINDOWS),
-        Rule("cache", "缓存", f"每类每店 {keep:,} 行以外", retention.CACHE_SURPLUS, {"keep": keep}),
-        aged("run_logs", "运行日志（整行）", log_days, retention.RUN_LOGS),
-        Rule("run_log_texts", "运行日志（提示词与回答）", days(text_days), retention.RUN_LOG_TEXTS, text_parameters),
+        Rule("cache", "缓存", f"{keep:,} 行以外", retention.CACHE_SURPLUS, {"keep": keep}),
+        aged("run_logs", "运行日志", log_days, retention.RUN_LOGS),
+        Rule("run_log_texts", "运行日志的文本", days(text_days), retention.RUN_LOG_TEXTS, text_parameters),
     )
 
 
