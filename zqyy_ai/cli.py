@@ -18,6 +18,7 @@ from zqyy_ai.domain.errors import ZqyyError
 
 if TYPE_CHECKING:
     from zqyy_ai.settings import Settings
+    from zqyy_ai.store.database import Database
 
 EXIT_ERROR = 2
 
@@ -233,6 +234,110 @@ def retention(dry_run: bool) -> None:
     console.print("Dagster 的旧运行由每日任务 retention 删除（Dagster 界面：Jobs → retention）。", soft_wrap=True)
     if any(outcome.error for outcome in outcomes):
         sys.exit(1)
+
+
+@main.group()
+def alerts() -> None:
+    """查看与处理告警，测试告警通道。"""
+
+
+@alerts.command("list")
+@click.option("--all", "show_all", is_flag=True, help="所有状态，包括已忽略与已恢复的。")
+@click.option(
+    "--status",
+    "wanted",
+    multiple=True,
+    type=click.Choice(["open", "acked", "ignored", "resolved"]),
+    help="只看这些状态，可重复。[默认：open 与 acked]",
+)
+@click.option("--limit", type=click.IntRange(1, 10000), default=100, show_default=True, help="最多显示多少条。")
+def list_alerts(show_all: bool, wanted: tuple[str, ...], limit: int) -> None:
+    """列出告警：严重的在前，然后按最近一次出现的时间。"""
+    if show_all and wanted:
+        raise click.UsageError("--all 与 --status 不能同时使用")
+    from rich.console import Console
+
+    from zqyy_ai.engine.alert_handling import TO_DEAL_WITH
+    from zqyy_ai.engine.alert_handling import list_alerts as find_alerts
+    from zqyy_ai.store.alerts import AlertStatus
+    from zqyy_ai.terminal import alert_table
+
+    statuses = tuple(AlertStatus) if show_all else tuple(map(AlertStatus, wanted)) or TO_DEAL_WITH
+    with _alerts_database() as database:
+        found = find_alerts(database, statuses, limit=limit)
+    if not found:
+        click.echo("没有这样的告警")
+        return
+    # A pipe has no width: what is cut off there is lost.
+    Console(width=None if sys.stdout.isatty() else 200).print(alert_table(found))
+
+
+_alert_id = click.argument("alert_id", metavar="编号", type=click.IntRange(min=1))
+_reason = click.option("--reason", default="", metavar="原因", help="记录在告警里的说明。")
+
+
+@alerts.command()
+@_alert_id
+@_reason
+@_by
+def ack(alert_id: int, reason: str, by: str) -> None:
+    """确认：已有人在处理；继续计数，升级与恢复时仍会通知。"""
+    from zqyy_ai.engine.alert_handling import ack_alert
+
+    with _alerts_database() as database:
+        ack_alert(database, alert_id, by=by, reason=reason)
+    click.echo(f"告警 {alert_id} 已确认")
+
+
+@alerts.command()
+@_alert_id
+@click.option("--reason", required=True, metavar="原因", help="为什么可以忽略；记录在告警里。")
+@_by
+def ignore(alert_id: int, reason: str, by: str) -> None:
+    """忽略：继续计数，不再通知，直到被标为已恢复。"""
+    from zqyy_ai.engine.alert_handling import ignore_alert
+
+    with _alerts_database() as database:
+        ignore_alert(database, alert_id, by=by, reason=reason)
+    click.echo(f"告警 {alert_id} 已忽略")
+
+
+@alerts.command()
+@_alert_id
+@_reason
+@_by
+def resolve(alert_id: int, reason: str, by: str) -> None:
+    """标为已恢复；同样的问题再次出现时会重新打开并通知。"""
+    from zqyy_ai.engine.alert_handling import resolve_alert
+
+    with _alerts_database() as database:
+        resolve_alert(database, alert_id, by=by, reason=reason)
+    click.echo(f"告警 {alert_id} 已恢复")
+
+
+@alerts.command()
+def test() -> None:
+    """向 ZQYY_ALERT_WEBHOOKS 的每个地址发送一条测试消息；有失败时退出码为 1。"""
+    from zqyy_ai.domain.errors import SettingError
+
+    webhooks = _settings(os.environ).alert_webhooks
+    if not webhooks:
+        raise SettingError("ZQYY_ALERT_WEBHOOKS is not set: put the webhooks there, see docs/settings.md")
+    from zqyy_ai.engine.alert_delivery import send_test_message
+    from zqyy_ai.engine.alert_targets import alert_targets
+
+    is_well = True
+    for outcome in send_test_message(alert_targets(webhooks)):
+        click.echo(f"{'✗' if outcome.error else '✓'} {outcome.target}：{outcome.error or '已送达'}")
+        is_well = is_well and outcome.error is None
+    if not is_well:
+        sys.exit(1)
+
+
+def _alerts_database() -> "Database":
+    from zqyy_ai.store.database import Database
+
+    return Database(_joined_settings().required_database_url(), max_connections=1, application_name="zqyy-ai alerts")
 
 
 @main.command()

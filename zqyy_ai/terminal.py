@@ -6,11 +6,16 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from zqyy_ai.domain.business_clock import SHANGHAI
+from zqyy_ai.engine.alert_messages import SEVERITY_TITLES, alert_title, app_title
+from zqyy_ai.engine.alert_messages import STATUS_TITLES as ALERT_STATUS_TITLES
 from zqyy_ai.engine.prewarm_requests import PrewarmProgress
 from zqyy_ai.engine.retention import Outcome
+from zqyy_ai.store.alerts import StoredAlert
 
 POLL_SECONDS = 0.5
 # After that long in the queue, say where to look.
@@ -158,5 +163,29 @@ def retention_table(outcomes: list[Outcome], *, dry_run: bool) -> Table:
             f"{(outcome.due or 0) if dry_run else outcome.done:,}",
             f"{outcome.seconds:.1f}",
             "；".join(remark for remark in remarks if remark),
+        )
+    return table
+
+
+def alert_table(alerts: list[StoredAlert]) -> Table:
+    table = Table(title="告警", title_justify="left")
+    table.add_column("编号", justify="right")
+    for heading in ("状态", "级别", "类型", "门店", "应用"):
+        table.add_column(heading)
+    table.add_column("次数", justify="right")
+    table.add_column("最近一次", no_wrap=True)
+    table.add_column("内容", overflow="fold")
+    for alert in alerts:
+        reason = f"（{alert.status_changed_by}：{alert.status_reason}）" if alert.status_reason else ""
+        table.add_row(
+            str(alert.id),
+            ALERT_STATUS_TITLES[alert.status],
+            SEVERITY_TITLES.get(alert.severity, alert.severity),
+            escape(alert_title(alert)),
+            str(alert.site_id or ""),
+            escape(app_title(alert.app_type) or ""),
+            str(alert.occurrences),
+            f"{alert.last_seen_at.astimezone(SHANGHAI):%m-%d %H:%M}" if alert.last_seen_at else "",
+            escape(alert.message + reason),
         )
     return table

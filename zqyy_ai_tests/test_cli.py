@@ -3,11 +3,14 @@ import sys
 from pathlib import Path
 
 import psycopg
+import pytest
 from click.testing import CliRunner
 
 from zqyy_ai.cli import main
+from zqyy_ai.store.alerts import Alert, AlertType, raise_alert
 from zqyy_ai.store.database import Database
 from zqyy_ai.store.retention import try_lock
+from zqyy_ai_tests.webhook_services import SECRETS, SLACK, SLACK_URL, WECOM_URL, running_webhook_services
 
 
 def run(*arguments: str, home: Path, **environment: str) -> tuple[int, str, str]:
@@ -133,3 +136,49 @@ def test_retention_while_another_one_is_at_it_is_refused_in_one_line(tmp_path: P
     assert exit_code == 2
     assert "正在清理" in err
     assert len(err.splitlines()) == 1
+
+
+def test_alerts_are_listed_and_dealt_with(tmp_path: Path, database_url: str) -> None:
+    def alerts(*arguments: str) -> tuple[int, str, str]:
+        return run("alerts", *arguments, home=tmp_path, ZQYY_DATABASE_URL=database_url)
+
+    assert alerts("list") == (0, "没有这样的告警\n", "")
+    with Database(database_url) as database, database.transaction() as connection:
+        number = str(raise_alert(connection, Alert(AlertType.FAILED, "回答无效 [0]", 1001, "app2_finance", detail="reply_invalid")))
+
+    listed = alerts("list")[1]
+    assert all(part in listed for part in (number, "待处理", "警告", "调用失败", "1001", "财务洞察", "回答无效 [0]"))
+    assert alerts("ack", number, "--by", "wang")[:2] == (0, f"告警 {number} 已确认\n")
+    again = alerts("ack", number)
+    assert again[0] == 2
+    assert "ignored、resolved" in again[2]
+    assert len(again[2].splitlines()) == 1
+    assert "已确认" in alerts("list")[1]
+    assert alerts("ignore", number)[0] == 2  # without a reason
+    assert alerts("ignore", number, "--reason", " ")[0] == 2
+    assert alerts("ignore", number, "--reason", "测试门店")[0] == 0
+    assert alerts("list")[1] == "没有这样的告警\n"
+    assert "测试门店" in alerts("list", "--status", "ignored")[1]
+    assert alerts("resolve", number)[0] == 0
+    assert "已恢复" in alerts("list", "--all")[1]
+    assert alerts("resolve", "4711")[2] == "错误: 告警 4711 不存在\n"
+    assert alerts("list", "--all", "--status", "open")[0] == 2
+
+
+def test_the_alert_test_says_for_each_webhook_what_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unset = run("alerts", "test", home=tmp_path)
+    assert unset[0] == 2
+    assert "ZQYY_ALERT_WEBHOOKS" in unset[2]
+    unusable = run("alerts", "test", home=tmp_path, ZQYY_ALERT_WEBHOOKS="slack://topsecret12")
+    assert (unusable[0], "topsecret12" in unusable[2], len(unusable[2].splitlines())) == (2, False, 1)
+    with running_webhook_services(tmp_path) as (services, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        good = run("alerts", "test", home=tmp_path, ZQYY_ALERT_WEBHOOKS=WECOM_URL)
+        assert good[0] == 0
+        assert "已送达" in good[1]
+        services.scripts[SLACK] = [(403, b"invalid_token")]
+        mixed = run("alerts", "test", home=tmp_path, ZQYY_ALERT_WEBHOOKS=f"{WECOM_URL},{SLACK_URL}")
+        assert mixed[0] == 1
+        assert sorted(line[0] for line in mixed[1].splitlines()) == ["✓", "✗"]
+        assert [secret for secret in SECRETS if secret in mixed[1] + mixed[2]] == []

@@ -10,7 +10,7 @@ from enum import StrEnum
 from zqyy_ai.domain.apps import APPS, AppType
 from zqyy_ai.domain.business_clock import SHANGHAI
 from zqyy_ai.store.alert_deliveries import AlertNews
-from zqyy_ai.store.alerts import AlertChange, AlertType, Severity, StoredAlert
+from zqyy_ai.store.alerts import AlertChange, AlertStatus, AlertType, Severity, StoredAlert
 
 LARGEST_MESSAGE_BYTES = 1900
 
@@ -27,8 +27,15 @@ ALERT_TITLES: dict[AlertType, str] = {
     AlertType.PAUSED: "调用已暂停",
     AlertType.LOG_UNWRITABLE: "运行日志无法写入",
     AlertType.RETENTION_FAILED: "每日清理失败",
+    AlertType.RETENTION_FAILED: "每日清理失败",
 }
 SEVERITY_TITLES = {Severity.CRITICAL.value: "严重", Severity.WARNING.value: "警告"}
+STATUS_TITLES = {
+    AlertStatus.OPEN: "待处理",
+    AlertStatus.ACKED: "已确认",
+    AlertStatus.IGNORED: "已忽略",
+    AlertStatus.RESOLVED: "已恢复",
+}
 CHANGE_TITLES = {
     AlertChange.OPENED: "新告警",
     AlertChange.REOPENED: "再次出现",

@@ -5,6 +5,7 @@ Nothing is changed and nothing is paid. A check that cannot be made because an e
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -18,12 +19,15 @@ from zqyy_ai.guards.budget import current_windows
 from zqyy_ai.llm.client import DashScopeClient
 from zqyy_ai.llm.probe import ProbeVerdict, probe_application
 from zqyy_ai.settings import DASHSCOPE_BASE_URL, Settings
+from zqyy_ai.store import alert_deliveries, alerts
+from zqyy_ai.store.alerts import AlertStatus, Severity
 from zqyy_ai.store.migrations import TRIGGER_ROWS, schema_version
 from zqyy_ai.warehouse.contract import check_contract
 
 _FINANCE_APPS = (AppType.FINANCE, AppType.FINANCE_AREA)
 _MOST_PROBLEMS_TOLD = 8
 _CONNECT_TIMEOUT_SECONDS = 5
+_MOST_ALERTS_COUNTED = 1000
 
 
 class Verdict(StrEnum):
@@ -50,6 +54,7 @@ def run_checks(settings: Settings) -> Iterator[CheckOutcome]:
     yield from _check_app_ids(settings)
     yield from _check_dashscope(settings)
     yield from _check_dagster(settings)
+    yield _check_alert_targets(settings)
     yield _limits(settings)
 
 
@@ -76,6 +81,7 @@ def _check_database(settings: Settings) -> Iterator[CheckOutcome]:
                 yield _check_sites(connection)
                 yield _check_pause(connection)
                 yield _check_budget(url, settings)
+                yield from _check_alerts(url)
             except psycopg.Error as failure:
                 yield CheckOutcome("数据库权限", Verdict.FAILED, _first_line(failure), "请授予 ZQYY_DATABASE_URL 的账号读写 biz 各表的权限")
         yield from _check_source(connection)
@@ -152,6 +158,33 @@ def _check_source(connection: psycopg.Connection[Any]) -> Iterator[CheckOutcome]
         yield CheckOutcome(
             "业务数据", Verdict.FAILED, f"另有 {len(problems) - _MOST_PROBLEMS_TOLD} 个问题", "请按 docs/warehouse.md 修正视图"
         )
+
+
+def _check_alerts(url: str) -> Iterator[CheckOutcome]:
+    """Open alerts are no illness of the project; alerts that do not reach people are."""
+    with psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_SECONDS, row_factory=dict_row) as connection:
+        found = alerts.list_alerts(connection, [AlertStatus.OPEN], limit=_MOST_ALERTS_COUNTED)
+        lost = alert_deliveries.undelivered(connection, since=timedelta(days=1))
+    critical = sum(alert.severity == Severity.CRITICAL for alert in found)
+    more = " 以上" if len(found) == _MOST_ALERTS_COUNTED else ""
+    yield CheckOutcome("告警", Verdict.OK, f"{len(found)}{more} 条待处理,其中严重 {critical} 条", "zqyy-ai alerts list" if found else "")
+    if lost:
+        detail = ";".join(f"{target.target} 有 {target.deliveries} 条未送达({target.last_error})" for target in lost)
+        yield CheckOutcome("告警投递", Verdict.FAILED, f"最近一天 {detail}", "运行 zqyy-ai alerts test,并检查机器人与 ZQYY_ALERT_WEBHOOKS")
+
+
+def _check_alert_targets(settings: Settings) -> CheckOutcome:
+    """Nothing is sent: `zqyy-ai alerts test` does."""
+    name = "告警通道"
+    if not settings.alert_webhooks:
+        return CheckOutcome(name, Verdict.OK, "未设置 ZQYY_ALERT_WEBHOOKS:告警只记录在数据库")
+    from zqyy_ai.engine.alert_targets import alert_targets  # its library costs half a second
+
+    try:
+        targets = alert_targets(settings.alert_webhooks)
+    except SettingError as unusable:
+        return CheckOutcome(name, Verdict.FAILED, "有地址无法使用", str(unusable))
+    return CheckOutcome(name, Verdict.OK, "、".join(target.name for target in targets))
 
 
 def _check_app_ids(settings: Settings) -> Iterator[CheckOutcome]:

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from zqyy_ai.engine.alert_messages import ALERT_TITLES, CHANGE_TITLES, LARGEST_MESSAGE_BYTES, SEVERITY_TITLES, Tone, compose
+from zqyy_ai.engine.alert_messages import ALERT_TITLES, CHANGE_TITLES, LARGEST_MESSAGE_BYTES, SEVERITY_TITLES, STATUS_TITLES, Tone, compose
 from zqyy_ai.store.alert_deliveries import AlertNews
 from zqyy_ai.store.alerts import AlertChange, AlertStatus, AlertType, Severity, StoredAlert
 
@@ -38,6 +38,7 @@ def test_every_type_severity_and_change_has_a_title() -> None:
     assert set(ALERT_TITLES) == set(AlertType)
     assert set(SEVERITY_TITLES) == {severity.value for severity in Severity}
     assert set(CHANGE_TITLES) == set(AlertChange)
+    assert set(STATUS_TITLES) == set(AlertStatus)
 
 
 def test_an_alert_is_told_with_where_what_how_often_since_when_and_what_to_do() -> None:

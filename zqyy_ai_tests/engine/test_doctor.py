@@ -13,10 +13,12 @@ import pytest
 from zqyy_ai.devkit import demo_data
 from zqyy_ai.engine.doctor import CheckOutcome, Verdict, run_checks
 from zqyy_ai.settings import load_settings
+from zqyy_ai.store.alerts import Alert, AlertType, Severity, raise_alert
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai_tests.conftest import fresh_database
 from zqyy_ai_tests.engine.workbench import EmulatorControl
 from zqyy_ai_tests.restored_database import remember
+from zqyy_ai_tests.webhook_services import SECRETS, SIGNED_DINGTALK_URL, SLACK_URL, WECOM_URL
 
 APP_ID_SETTINGS = (
     "ZQYY_APP_ID_2_FINANCE",
@@ -117,7 +119,20 @@ def test_a_stack_that_is_well_is_found_well_and_nothing_is_paid(
     assert ill(found) == []
     assert {outcome.verdict for outcome in found} == {Verdict.OK}
     names = [outcome.name for outcome in found]
-    for part in ("数据库", "迁移", "触发器", "门店", "业务数据", "应用 财务洞察", "百炼 财务洞察", "Dagster 存储", "Dagster 进程", "限额"):
+    for part in (
+        "数据库",
+        "迁移",
+        "触发器",
+        "门店",
+        "业务数据",
+        "应用 财务洞察",
+        "百炼 财务洞察",
+        "Dagster 存储",
+        "Dagster 进程",
+        "告警",
+        "告警通道",
+        "限额",
+    ):
         assert part in names
     calls = emulator.session.get(f"{emulator.running.origin}/control/calls").json()["total"]
     assert (calls["answered"], calls["tokens"]) == (0, 0)
@@ -128,6 +143,37 @@ def test_the_limits_are_shown(doctor: RunDoctor) -> None:
     [limits] = [outcome.detail for outcome in doctor(ZQYY_DAILY_TOKEN_LIMIT="1234567", ZQYY_LLM_CONCURRENCY="17") if outcome.name == "限额"]
     assert "1,234,567" in limits
     assert "同时 17 个调用" in limits
+
+
+# Alerts
+
+
+def test_open_alerts_are_counted_and_make_nobody_ill(doctor: RunDoctor, database: Database) -> None:
+    with database.transaction() as connection:
+        raise_alert(connection, Alert(AlertType.FAILED, "调用失败", 1001))
+        raise_alert(connection, Alert(AlertType.JOB_DEAD, "任务已放弃", 1001, severity=Severity.CRITICAL))
+    found = doctor()
+    assert ill(found) == []
+    [counted] = [outcome for outcome in found if outcome.name == "告警"]
+    assert (counted.detail, counted.remedy) == ("2 条待处理,其中严重 1 条", "zqyy-ai alerts list")
+
+
+def test_webhooks_are_shown_without_their_secrets(doctor: RunDoctor) -> None:
+    found = doctor(ZQYY_ALERT_WEBHOOKS=f"{SIGNED_DINGTALK_URL} {WECOM_URL} {SLACK_URL}")
+    assert ill(found) == []
+    [shown] = [outcome.detail for outcome in found if outcome.name == "告警通道"]
+    assert [name.partition("-")[0] for name in shown.split("、")] == ["dingtalk", "wecombot", "slack"]
+    assert [secret for secret in SECRETS if secret in repr(found)] == []
+
+
+def test_a_webhook_that_cannot_be_used_and_alerts_that_reached_nobody_are_ill(doctor: RunDoctor, database: Database) -> None:
+    with database.transaction() as connection:
+        raise_alert(connection, Alert(AlertType.FAILED, "调用失败", 1001))
+        connection.execute("UPDATE biz.ai_alert_deliveries SET target = 'slack-1', attempts = 1, last_error = 'HTTP 404'")
+    failed = {outcome.name: outcome for outcome in doctor(ZQYY_ALERT_WEBHOOKS="https://example.com/topsecret12") if outcome.remedy}
+    assert "URL 1" in failed["告警通道"].remedy
+    assert "topsecret12" not in repr(failed)
+    assert failed["告警投递"].detail == "最近一天 slack-1 有 1 条未送达(HTTP 404)"
 
 
 # The database
