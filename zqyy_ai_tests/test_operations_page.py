@@ -39,3 +39,10 @@ def test_the_statement_that_restores_the_trigger_rows_brings_back_what_the_migra
         connection.execute(restore.group(1).encode())
         assert connection.execute(f"SELECT {columns} FROM biz.trigger_jobs ORDER BY job_name").fetchall() == made
     assert len(made) == len(TRIGGER_ROWS)
+
+
+def test_the_running_account_is_granted_each_of_our_tables(database_url: str) -> None:
+    granted = set(re.findall(r"biz\.(\w+)", "".join(re.findall(r"^GRANT [^;]+;", PAGE, re.MULTILINE))))
+    with psycopg.connect(database_url) as connection:
+        tables = {name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'biz'")}
+    assert tables == granted
