@@ -10,9 +10,10 @@ import dagster as dg
 import psycopg
 from dagster import DagsterInstance
 
-# Deleting a run leaves its check executions behind, and there is no other way to them; dagster's version is pinned.
+# Deleting a run leaves its check executions behind, and the instance leads neither to them nor from an event to its run; dagster's
+# version is pinned.
 from dagster._core.storage.event_log import SqlEventLogStorage
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
 from sqlalchemy import select
 
 from zqyy_ai.domain.errors import RetentionBusy
@@ -23,6 +24,7 @@ from zqyy_ai.store.database import Database
 
 JOB_NAME = "retention"
 _MOST_SECONDS = 1_800.0
+_EVENTS_A_QUERY = 1_000
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
@@ -101,14 +103,8 @@ def find_old_runs(instance: DagsterInstance, before: datetime) -> OldRuns:
     old = list(instance.get_run_ids(filters=dg.RunsFilter(statuses=_FINISHED, updated_before=before)))
     if not old:
         return OldRuns([], 0)
-    newest = {
-        storage_id
-        for asset_key in instance.all_asset_keys()
-        for storage_id in instance.event_log_storage.get_latest_storage_id_by_partition(
-            asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION
-        ).values()
-    }
-    going = [run_id for run_id in reversed(old) if not _materialisations(instance, run_id) & newest]
+    holding = _runs_with_a_newest_materialisation(instance)
+    going = [run_id for run_id in reversed(old) if run_id not in holding]
     return OldRuns(going, len(old) - len(going))
 
 
@@ -118,23 +114,38 @@ def delete_runs(instance: DagsterInstance, run_ids: list[str], *, most_seconds: 
     The run's row goes last: a run whose deletion was interrupted is found again.
     """
     deadline = time.monotonic() + most_seconds
-    storage = instance.event_log_storage
-    checks = _checks_ever_executed(storage) if isinstance(storage, SqlEventLogStorage) and storage.supports_asset_checks else []
+    storage = _sql_storage(instance)
+    checks = _checks_ever_executed(storage)
     for run_id in run_ids:
         if time.monotonic() >= deadline:
             return
         instance.compute_log_manager.delete_logs(prefix=[run_id])
-        if checks:
-            assert isinstance(storage, SqlEventLogStorage)
-            _delete_check_executions(storage, checks, run_id)
+        _delete_check_executions(storage, checks, run_id)
         storage.delete_events(run_id)
         instance.delete_run(run_id)
         yield run_id
 
 
-def _materialisations(instance: DagsterInstance, run_id: str) -> set[int]:
-    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
-    return {record.storage_id for record in records}
+def _runs_with_a_newest_materialisation(instance: DagsterInstance) -> set[str]:
+    storage = _sql_storage(instance)
+    events = [
+        event_id
+        for asset_key in instance.all_asset_keys()
+        for event_id in storage.get_latest_storage_id_by_partition(asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION).values()
+    ]
+    table = SqlEventLogStorageTable.c
+    with storage.index_connection() as connection:
+        return {
+            row[0]
+            for start in range(0, len(events), _EVENTS_A_QUERY)
+            for row in connection.execute(select(table.run_id).distinct().where(table.id.in_(events[start : start + _EVENTS_A_QUERY])))
+        }
+
+
+def _sql_storage(instance: DagsterInstance) -> SqlEventLogStorage:
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqlEventLogStorage)
+    return storage
 
 
 def _checks_ever_executed(storage: SqlEventLogStorage) -> list[tuple[str, str]]:
