@@ -2,7 +2,11 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import psycopg
 import pytest
@@ -29,10 +33,41 @@ def home() -> Iterator[Home]:
         shutil.rmtree(fresh.folder)
 
 
+@dataclass(frozen=True, slots=True)
+class AlertReceiver:
+    """Somebody's own webhook, on this machine: what was told there, newest last."""
+
+    url: str
+    told: list[str]
+
+
 @pytest.fixture(scope="package")
-def served_stack() -> Iterator[Stack]:
+def alert_receiver() -> Iterator[AlertReceiver]:
+    told: list[str] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            told.append(f"{message['title']}\n{message['message']}")
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield AlertReceiver(f"json://127.0.0.1:{server.server_address[1]}/alerts", told)
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="package")
+def served_stack(alert_receiver: AlertReceiver) -> Iterator[Stack]:
     # More calls than a site may make in a minute, fewer at once than windows: a prewarm can be caught in its middle.
-    home = Home.make(ZQYY_SITE_CALLS_BURST="1000", ZQYY_LLM_CONCURRENCY="12")
+    home = Home.make(ZQYY_SITE_CALLS_BURST="1000", ZQYY_LLM_CONCURRENCY="12", ZQYY_ALERT_WEBHOOKS=alert_receiver.url)
     try:
         with Stack(home) as stack:
             marker = json.loads((home.folder / "stack.json").read_text())["marker"]
