@@ -9,12 +9,13 @@ import statistics
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import cost, makespan
+from benchmarks import cost, guards, makespan
 
 RESULTS = Path(__file__).parent / "results.md"
 MOST_RATIO_OF_20_SITES = 1.25
 MOST_CPU_MS_PER_CALL = 30
 MOST_MEMORY_MB = 250
+MOST_GUARDS_P95_MS = 10
 
 
 def main() -> None:
@@ -23,6 +24,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     lines = ["| what | figure | bar | how |", "|---|---|---|---|"]
     lines += _cost_lines(rounds=1 if quick else 5)
+    lines += _guards_lines(calls=200 if quick else 500, rounds=1 if quick else 5)
     lines += _reuse_lines()
     lines += _makespan_lines(site_counts=(1,) if quick else (1, 20), original_windows=12 if quick else 72)
     table = "\n".join(lines)
@@ -42,6 +44,23 @@ def _cost_lines(rounds: int) -> list[str]:
         f"| CPU of a run of 72 windows | {run.run_cpu_seconds:.2f} s | | the whole process, start included |",
         f"| Peak memory of a run | {run.peak_memory_mb:.0f} MB | ≤ {MOST_MEMORY_MB} MB | largest of {rounds} runs of 72 windows |",
     ]
+
+
+def _guards_lines(calls: int, rounds: int) -> list[str]:
+    lines = []
+    for cost_of_load in guards.measure(calls=calls, rounds=rounds):
+        alone = cost_of_load.processes == cost_of_load.threads == 1
+        load = (
+            "one caller"
+            if alone
+            else f"{cost_of_load.processes} process{'es' if cost_of_load.processes > 1 else ''} × {cost_of_load.threads}"
+        )
+        lines.append(
+            f"| All guards of a call, {load}, p50 / p95 | {cost_of_load.p50_ms:.1f} / {cost_of_load.p95_ms:.1f} ms | "
+            f"{f'p95 ≤ {MOST_GUARDS_P95_MS} ms' if alone else ''} | {cost_of_load.calls_per_second:.0f} calls a second; CPU a call "
+            f"{cost_of_load.cpu_ms:.1f} ms, PostgreSQL's {cost_of_load.postgres_cpu_ms:.1f} ms; synced commits; median of {rounds} × {calls} calls |"
+        )
+    return lines
 
 
 def _reuse_lines() -> list[str]:
