@@ -104,6 +104,19 @@ def test_a_stream_carries_the_same_text(console: Console, is_incremental: bool) 
     assert ("".join(texts) if is_incremental else texts[-1]) == whole
 
 
+@pytest.mark.parametrize("kind", ["close_in_body", "close_in_chunks"])
+def test_a_stream_too_is_cut_in_the_middle(console: Console, kind: str) -> None:
+    console.put_plan({"faults": [{"kind": kind}]})
+    streaming = {"Accept": "text/event-stream", "X-DashScope-SSE": "enable"}
+    received = b""
+    with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.ConnectionError)):
+        for piece in console.post(headers=streaming, stream=True).iter_content(1):
+            received += piece
+    assert received.startswith(b"id:1\nevent:result\n")
+    assert b'"finish_reason": "stop"' not in received
+    assert console.get("calls")["total"]["broken"] == 1
+
+
 def test_calls_are_counted_by_application(console: Console) -> None:
     console.put_plan({"faults": [{"kind": "http_error", "status": 429, "app_id": "b"}]})
     console.post(app_id="a")

@@ -1,6 +1,5 @@
-"""Each way in which a call fails, and what it does to the log, the budget, the breaker, the alerts and the cached answer."""
+"""What failures hold up, and what the guards refuse. What each failure leaves behind is in `test_failure_matrix.py`."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -17,9 +16,7 @@ from zqyy_ai_tests.engine.workbench import (
     EngineMaker,
     alerts,
     breakers,
-    cached,
     held_rows,
-    log_statuses,
     logs,
     prompt_about,
     request,
@@ -28,118 +25,11 @@ from zqyy_ai_tests.engine.workbench import (
 
 APP = request().app
 ESTIMATE = estimate_tokens(prompt_about(100), overhead_tokens=APP.overhead_tokens, largest_output_tokens=APP.largest_output_tokens)
-USAGE = -1  # charged at what DashScope reported
 
 
 def lasting(status: int, **more: Any) -> dict[str, Any]:
     """A failure that asks for more patience than a step has: it is not tried again within the step."""
     return {"kind": "http_error", "status": status, "retry_after_seconds": 30} | more
-
-
-@dataclass(frozen=True)
-class Failing:
-    """One failure that a step ends with: `posts` calls, each of them logged so, charged so, counted so."""
-
-    fault: dict[str, Any]
-    error_code: str
-    posts: int
-    charged: int
-    breaker_failures: int
-    alert: str | None
-    log_status: str = "failed"
-    is_sent_back: bool = False
-    seconds: str = "20"
-
-    def __str__(self) -> str:
-        return "_".join(str(value) for value in self.fault.values())
-
-
-FAILURES = [
-    Failing({"kind": "data_inspection"}, "DataInspectionFailed", 1, 0, 0, "failed"),
-    Failing({"kind": "http_error", "status": 400}, "InvalidParameter", 1, 0, 0, "failed"),
-    Failing({"kind": "http_error", "status": 413}, "BadRequest.TooLarge", 1, 0, 0, "failed"),
-    Failing({"kind": "http_error", "status": 404}, "NotFound", 1, 0, 0, "configuration"),
-    Failing({"kind": "prose"}, "reply_not_json", 2, USAGE, 0, "failed"),
-    Failing({"kind": "wrong_schema"}, "reply_invalid", 2, USAGE, 0, "failed"),
-    Failing({"kind": "truncated"}, "reply_unfinished", 2, USAGE, 0, "failed"),
-    Failing({"kind": "bad_json"}, "envelope_unreadable", 2, ESTIMATE, 2, "failed"),
-    Failing({"kind": "close"}, "connection_lost", 2, ESTIMATE, 2, "failed"),
-    Failing({"kind": "stall"}, "timeout", 1, ESTIMATE, 1, "timeout", log_status="timeout", seconds="0.5"),
-    Failing({"kind": "drip"}, "timeout", 1, ESTIMATE, 1, "timeout", log_status="timeout", seconds="0.5"),
-    Failing(lasting(504), "GatewayTimeout", 1, ESTIMATE, 1, "failed"),
-    Failing(lasting(500), "InternalError", 1, 0, 1, "failed", is_sent_back=True),
-    Failing(lasting(503), "ServiceUnavailable", 1, 0, 1, "failed", is_sent_back=True),
-    Failing({"kind": "html_error"}, "http_502", 1, 0, 1, "failed", is_sent_back=True, seconds="0.5"),
-    Failing(lasting(429), "Throttling.RateQuota", 1, 0, 0, None, is_sent_back=True),
-]
-
-
-@pytest.mark.parametrize("case", FAILURES, ids=str)
-def test_a_failure_is_logged_charged_and_counted_as_it_deserves_and_the_cached_answer_stays(
-    case: Failing, make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl
-) -> None:
-    good = make_engine().step.run(request(net_revenue_cny=1))
-    engine = make_engine(ZQYY_STEP_TIMEOUT_SECONDS=case.seconds)
-    before, spent_before = cached(connection), spent(connection)[0]
-    emulator.plan(case.fault)
-
-    result = engine.step.run(request())
-
-    assert (result.status, result.error_code, result.calls) == (StepStatus.FAILED, case.error_code, case.posts)
-    assert emulator.posts == case.posts + 1
-    failed = logs(connection)[1:]
-    assert [(log["status"], log["error_code"]) for log in failed] == [(case.log_status, case.error_code)] * case.posts
-    assert failed[-1]["id"] == result.run_log_id
-    assert all(log["error_message"] and log["finished_at"] and prompt_about(100) not in log["error_message"] for log in failed)
-    for log in failed:
-        assert log["tokens_used"] == (log["input_tokens"] + log["output_tokens"] if case.charged == USAGE else case.charged)
-    assert spent(connection) == (spent_before + sum(log["tokens_used"] for log in failed), 0)
-    assert breakers(connection) == ({"app2_finance": ("closed", case.breaker_failures)} if case.breaker_failures else {})
-    assert alerts(connection) == ([(case.alert, 1)] if case.alert else []), "one for the step, not one for each try"
-    assert (result.retry_at is not None) == case.is_sent_back
-    assert cached(connection) == before
-    assert good.status is StepStatus.ANSWERED
-    assert held_rows(connection) == 0
-
-
-@pytest.mark.parametrize(
-    ("fault", "first_log"),
-    [
-        ({"kind": "http_error", "status": 429}, ("failed", "Throttling.RateQuota")),
-        ({"kind": "http_error", "status": 500}, ("failed", "InternalError")),
-        ({"kind": "close"}, ("failed", "connection_lost")),
-        ({"kind": "truncated"}, ("failed", "reply_unfinished")),
-    ],
-    ids=["throttled", "server failed", "connection lost", "reply cut short"],
-)
-def test_a_second_call_within_the_step_can_still_bring_the_answer(
-    fault: dict[str, Any], first_log: tuple[str, str], engine: Engine, connection: Connection, emulator: EmulatorControl
-) -> None:
-    emulator.plan(fault | {"attempts": [1]})
-    result = engine.step.run(request())
-    assert (result.status, result.calls, emulator.posts) == (StepStatus.ANSWERED, 2, 2)
-    assert log_statuses(connection) == [first_log, ("success", None)]
-    assert spent(connection) == (sum(log["tokens_used"] for log in logs(connection)), 0)
-    assert breakers(connection) == {}, "a success forgets the failure before it"
-    assert len(cached(connection)) == 1
-
-
-def test_an_answer_with_a_fence_or_a_stray_comma_is_repaired_and_not_paid_twice(
-    engine: Engine, connection: Connection, emulator: EmulatorControl
-) -> None:
-    emulator.plan({"kind": "fenced", "nth": [1]}, {"kind": "trailing_comma"})
-    assert engine.step.run(request()).status is StepStatus.ANSWERED
-    assert engine.step.run(request(net_revenue_cny=200)).status is StepStatus.ANSWERED
-    assert emulator.posts == 2
-
-
-def test_nobody_listening_costs_nothing(make_engine: EngineMaker, connection: Connection) -> None:
-    engine = make_engine(DASHSCOPE_HTTP_BASE_URL="http://127.0.0.1:1/api/v1", ZQYY_STEP_TIMEOUT_SECONDS="0.4")
-    result = engine.step.run(request())
-    assert result.status is StepStatus.FAILED
-    assert result.retry_at is not None
-    assert spent(connection) == (0, 0)
-    assert breakers(connection) == {"app2_finance": ("closed", 1)}
 
 
 # The account

@@ -122,8 +122,8 @@ class Fault(_Strict):
     `app` is what the prompt asks for (`app2_finance`), whatever `app_id` it is posted to. `attempts`: 1 is the first time that this
     prompt comes. `nth`: 1 is the first call that the other conditions fit. `count`: so many calls in all.
 
-    What a kind makes of the rest: `status` and `code` of an error; `with_usage`: the error tells the tokens of the answer that it stands
-    for; `interval_seconds` between two pieces of a drip; `finish_reason` of a truncated or unfinished text; `size_bytes` of an
+    What a kind makes of the rest: `status` and `code` of an error; `with_usage`: true makes an error tell the tokens of the answer that it stands
+    for, false makes an answer keep them back; `interval_seconds` between two pieces of a drip; `finish_reason` of a truncated or unfinished text; `size_bytes` of an
     oversized body.
     """
 
@@ -140,7 +140,7 @@ class Fault(_Strict):
     code: str | None = None
     message: str = "emulated failure"
     retry_after_seconds: Seconds | None = None
-    with_usage: bool = False
+    with_usage: bool | None = None
     interval_seconds: Seconds = 0.1
     finish_reason: str = "length"
     size_bytes: Annotated[int, Field(ge=0, le=2**28)] = 2**25

@@ -38,7 +38,7 @@ class Envelope:
             "usage": self._usage(kind),
             "request_id": self.request_id,
         }
-        if kind is FaultKind.USAGE_MISSING:
+        if kind is FaultKind.USAGE_MISSING or (fault is not None and fault.with_usage is False):
             del body["usage"]
         return body
 
