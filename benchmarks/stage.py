@@ -14,7 +14,7 @@ from typing import Any
 
 from zqyy_ai.devkit import demo_data
 from zqyy_ai.devkit.processes import StopSignals
-from zqyy_ai.devkit.stack import running_stack
+from zqyy_ai.devkit.stack import RunningStack, running_stack
 from zqyy_ai.domain.business_clock import SystemClock, business_date_at
 from zqyy_ai.settings import load_settings
 from zqyy_ai.store.database import Database
@@ -35,9 +35,16 @@ class Emulator:
     url: str
 
     def set_latency(self, seconds: float) -> None:
-        body = json.dumps({"latency": {"seconds": seconds}}).encode()
+        self.plan({"latency": {"seconds": seconds}})
+
+    def plan(self, plan: dict[str, Any]) -> None:
+        """How slow it is and how it fails from now on, see `devkit/emulator/fault_plan.py`."""
+        body = json.dumps(plan).encode()
         request = urllib.request.Request(f"{self.url}/control/plan", body, {"Content-Type": "application/json"}, method="PUT")
         urllib.request.urlopen(request, timeout=30).close()
+
+    def reset(self) -> None:
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/control/reset", b"", method="POST"), timeout=30).close()
 
     def counts(self) -> dict[str, int]:
         with urllib.request.urlopen(f"{self.url}/control/calls", timeout=30) as answer:
@@ -51,6 +58,7 @@ class Stage:
     emulator: Emulator
     environment: dict[str, str]
     business_date: date
+    stack: RunningStack
 
     def launch(self, first_key: str, last_key: str) -> str:
         """Launches a run of `prewarm_site` on a range of partitions, as the UI does; returns its id."""
@@ -94,7 +102,7 @@ def stage(sites: int, **settings: str) -> Iterator[Stage]:
             assert stack.addresses.emulator_url is not None
             with Database(stack.database_url, max_connections=4, application_name="zqyy_ai benchmark") as database:
                 joined = {**environment, **stack.addresses.environment}
-                yield Stage(database, Emulator(stack.addresses.emulator_url), joined, business_date)
+                yield Stage(database, Emulator(stack.addresses.emulator_url), joined, business_date, stack)
 
 
 def _free_ports() -> dict[str, str]:
