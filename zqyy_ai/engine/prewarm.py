@@ -232,6 +232,7 @@ class PrewarmRun:
                     triggered_by=job.event_type,
                     trigger_type=_trigger_type(job),
                     prompt=prompt.text,
+                    facts=prompt.facts,
                     fixed_answer=prompt.fixed_answer,
                     reuse_not_before=reuse_not_before,
                     trigger_job_id=job.id,

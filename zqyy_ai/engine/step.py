@@ -26,6 +26,7 @@ from zqyy_ai.domain.apps import APPS, App, AppType
 from zqyy_ai.domain.business_clock import Clock
 from zqyy_ai.domain.call_failures import BudgetEffect, FailureRule, RetryRule
 from zqyy_ai.domain.errors import ClaimLost, GuardRefusal
+from zqyy_ai.domain.number_check import NUMBER_CHECK, check_insights
 from zqyy_ai.engine.worker import Worker
 from zqyy_ai.guards.breaker import EVERY_APP, BreakerGuard, Permit, throttle_name
 from zqyy_ai.guards.budget import BudgetGuard, Reservation
@@ -76,6 +77,7 @@ class StepStatus(StrEnum):
 class StepRequest:
     """What to ask for one target. Exactly one of `prompt` and `fixed_answer` is given.
 
+    `facts`: what the prompt holds, for the check of the answer's numbers; without them an answer is not checked.
     `reuse_not_before` bars the reuse of answers older than that moment (`regenerate`).
     """
 
@@ -88,6 +90,7 @@ class StepRequest:
     triggered_by: str
     trigger_type: str
     prompt: str | None = None
+    facts: dict[str, Any] | None = None
     fixed_answer: dict[str, Any] | None = None
     reuse_not_before: datetime | None = None
     trigger_job_id: int | None = None
@@ -246,6 +249,8 @@ class GuardedStep:
         if found is None or not self._may_reuse(found, request, input_hash):
             return None
         expires_at, reused = self._expires_at(request), found
+        # An answer of a time before the numbers check is checked for who looks now; its row stays as it is.
+        result = found.result_json if NUMBER_CHECK in found.result_json else _with_number_check(request, found.result_json)
 
         def reuse(connection: Connection) -> StepResult | None:
             if not cache.extend(connection, reused.id, expires_at):
@@ -253,7 +258,7 @@ class GuardedStep:
             log_id = run_logs.record(connection, self._subject(request, input_hash), RunStatus.REUSED)
             self._publish(connection, request, reused.id)
             self._end_claim(connection, request, claim)
-            return StepResult(StepStatus.REUSED, reused.result_json, reused.id, log_id, expires_at)
+            return StepResult(StepStatus.REUSED, result, reused.id, log_id, expires_at)
 
         return self._database.patiently(reuse)
 
@@ -264,12 +269,12 @@ class GuardedStep:
         return found.input_hash == input_hash and found.created_at >= oldest
 
     def _write_fixed_answer(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult:
-        fixed_answer = request.fixed_answer
-        assert fixed_answer is not None
+        assert request.fixed_answer is not None
+        answer = _with_number_check(request, request.fixed_answer)
 
         def write(connection: Connection) -> StepResult:
             log_id = run_logs.record(connection, self._subject(request, input_hash), RunStatus.REUSED, error_code="no_data")
-            cache_id, result, expires_at = self._write(connection, request, claim, fixed_answer, input_hash, log_id)
+            cache_id, result, expires_at = self._write(connection, request, claim, answer, input_hash, log_id)
             return StepResult(StepStatus.FIXED, result, cache_id, log_id, expires_at)
 
         return self._database.patiently(write)
@@ -542,8 +547,9 @@ class GuardedStep:
                 alerts.resolve(connection, _circuit_alert(APPS[AppType(name)]).fingerprint)
 
     def _write_answer(self, request: StepRequest, claim: StepClaim, input_hash: str, call: _Call, calls: int, tokens: int) -> StepResult:
+        answer = _with_number_check(request, call.answer.as_result())
         cache_id, result, expires_at = self._database.write_surely(
-            lambda connection: self._write(connection, request, claim, call.answer.as_result(), input_hash, call.log_id)
+            lambda connection: self._write(connection, request, claim, answer, input_hash, call.log_id)
         )
         usage = call.reply.usage
         return StepResult(
@@ -678,6 +684,19 @@ class GuardedStep:
 
 ACCOUNT_ALERT = Alert(AlertType.ACCOUNT_HELD, "", severity=Severity.CRITICAL)
 THROTTLED_ALERT = Alert(AlertType.RATE_LIMITED, "", detail="throttled")
+
+
+def _with_number_check(request: StepRequest, answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer with what is said of its numbers. It is never refused for it, nor lost when the check has a bug."""
+    if request.fixed_answer is not None:
+        return {**answer, NUMBER_CHECK: {"checked": 0, "unexplained": []}}
+    if request.facts is None or "insights" not in answer:
+        return answer
+    try:
+        return {**answer, NUMBER_CHECK: check_insights(request.facts, answer["insights"])}
+    except Exception:
+        logger.exception("step.numbers_not_checked app=%s target=%s", request.app.app_type, request.target_id)
+        return answer
 
 
 def _charged_tokens(rule: FailureRule, usage: Usage | None, reservation: Reservation) -> int:

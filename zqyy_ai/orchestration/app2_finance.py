@@ -14,6 +14,7 @@ import dagster as dg
 # Not exported, though `AssetCheckEvaluation` takes it: dagster's version is pinned.
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
+from zqyy_ai.domain.number_check import NUMBER_CHECK
 from zqyy_ai.domain.windows import AREA_TITLES, TIME_DIMENSION_TITLES, WindowKey
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.prewarm import PrewarmRun, WindowOutcome
@@ -49,6 +50,17 @@ not_stale = dg.AssetCheckSpec(
     partitions_def=finance_partitions,
 )
 
+numbers_explained = dg.AssetCheckSpec(
+    "numbers_explained",
+    asset="app2_finance",
+    description=(
+        "洞察里引用的每个数字都是提示词中的事实，或能由事实按规则推出（四舍五入、换算单位、环比、占比等）。"
+        "未能解释的数字只作提示，回答照常写入；规则见 docs/number_check.md。"
+    ),
+    blocking=False,
+    partitions_def=finance_partitions,
+)
+
 
 class PrewarmConfig(dg.Config):
     """`regenerate`：不复用已有回答，全部重新调用（会产生费用）。`only_missing`：仍有效的窗口保持不动。"""
@@ -74,7 +86,7 @@ class PrewarmConfig(dg.Config):
             kinds={"postgres", "ai"},
         )
     ],
-    check_specs=[answer_validates, not_stale],
+    check_specs=[answer_validates, not_stale, numbers_explained],
     partitions_def=finance_partitions,
     # A range is one run: the policy that Dagster's CLI demands for --partition-range. See docs/decisions/0002.
     backfill_policy=dg.BackfillPolicy.single_run(),
@@ -171,6 +183,16 @@ def _check_evaluations(context: dg.AssetExecutionContext, judged: list[_Judged])
                 metadata={} if result.status.is_good else {"原因": result.error_message or ""},
                 **about,
             )
+        numbers = (result.result or {}).get(NUMBER_CHECK)
+        if numbers is not None:
+            yield dg.AssetCheckEvaluation(
+                _ASSET_KEY,
+                numbers_explained.name,
+                passed=not numbers["unexplained"],
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata=_numbers_metadata(result.result or {}, numbers),
+                **about,
+            )
         yield dg.AssetCheckEvaluation(
             _ASSET_KEY,
             not_stale.name,
@@ -180,6 +202,23 @@ def _check_evaluations(context: dg.AssetExecutionContext, judged: list[_Judged])
             else {"原因": result.error_code or ""},
             **about,
         )
+
+
+def _numbers_metadata(answer: dict[str, Any], numbers: dict[str, Any]) -> dict[str, dg.MetadataValue]:
+    """How many numbers, and each unexplained one, marked in its sentence."""
+    metadata: dict[str, dg.MetadataValue] = {"已核对数字": dg.MetadataValue.int(numbers["checked"])}
+    if numbers["unexplained"]:
+        texts = {insight["seq"]: insight for insight in answer.get("insights", [])}
+        lines = [_marked(texts[number["seq"]][number["field"]], number) for number in numbers["unexplained"] if number["seq"] in texts]
+        metadata["未能解释"] = dg.MetadataValue.md("\n".join(lines))
+    return metadata
+
+
+def _marked(text: str, number: dict[str, Any]) -> str:
+    start, end = number["start"], number["end"]
+    first = max((text.rfind(stop, 0, start) + 1 for stop in "。！？\n"), default=0)
+    last = min((place + 1 for stop in "。！？\n" if (place := text.find(stop, end)) >= 0), default=len(text))
+    return f"- {number['seq']}. {text[first:start]}**{text[start:end]}**{text[end:last]}"
 
 
 def _targets(context: dg.AssetExecutionContext, judged: list[_Judged]) -> dict[str, AssetCheckEvaluationTargetMaterializationData]:

@@ -37,13 +37,14 @@ _RULES = """规则:
 class WindowPrompt:
     """What is asked about one window.
 
-    Exactly one of `text` (the prompt) and `fixed_answer` (a FinanceAnswer for a window without data, which needs no call) is set.
+    Exactly one of `text` (the prompt, with `facts` in it) and `fixed_answer` (a FinanceAnswer for a window without data, which needs no call) is set.
     `references` says which data were used: it goes into the result's `_references`, not into the prompt.
     """
 
     text: str | None
     references: dict[str, Any]
     fixed_answer: dict[str, Any] | None
+    facts: Facts | None = None
 
 
 class FinancePrompts:
@@ -69,7 +70,7 @@ class FinancePrompts:
         facts = window_facts(self._cube, site_name=self._site_name, dimension=key.time_dimension, area=area, window=window, data=data)
         if area is not Area.ALL:
             facts["与全店对比"] = finance_area.site_comparison(self._cube, area, data, window.comparison)
-        return WindowPrompt(_prompt_text(TASK if area is Area.ALL else finance_area.TASK, facts), references, None)
+        return WindowPrompt(_prompt_text(TASK if area is Area.ALL else finance_area.TASK, facts), references, None, facts)
 
     def _references(self, area: Area, window: DataWindow) -> dict[str, Any]:
         areas = {area, *PARTS_OF.get(area, ())} | {Area.ALL}

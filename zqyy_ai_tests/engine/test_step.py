@@ -37,6 +37,62 @@ def turn(engine: Engine, by: timedelta) -> None:
     engine.clock.turn(by)
 
 
+# The numbers of an answer
+
+
+FACTS = {
+    "门店": "朝阳店",
+    "区域": "全店",
+    "数据期间": {"起": "2025-06-01", "止": "2025-06-17", "天数": 17},
+    "本期": {"净收入_元": 100},
+}
+
+
+def test_an_answer_is_stored_with_what_the_check_says_of_its_numbers(engine: Engine, connection: Connection) -> None:
+    right = engine.step.run(request(facts=FACTS))
+    assert right.result is not None
+    assert right.result["_number_check"]["checked"] > 0
+    assert right.result["_number_check"]["unexplained"] == []
+
+    wrong = engine.step.run(request(net_revenue_cny=123, facts=FACTS))
+    rows = cached(connection)
+
+    assert wrong.status is StepStatus.ANSWERED
+    assert rows[-1]["result_json"] == wrong.result
+    unexplained = rows[-1]["result_json"]["_number_check"]["unexplained"]
+    assert {number["text"] for number in unexplained} == {"123 元"}
+    for number in unexplained:
+        text = rows[-1]["result_json"]["insights"][number["seq"] - 1][number["field"]]
+        assert text[number["start"] : number["end"]] == number["text"]
+
+
+def test_a_reused_answer_shows_the_stored_check_and_one_from_before_the_check_is_checked_for_who_looks(
+    engine: Engine, connection: Connection
+) -> None:
+    stored = engine.step.run(request(facts=FACTS)).result
+    assert engine.step.run(request(facts=FACTS)).result == stored
+    connection.execute("UPDATE biz.ai_cache SET result_json = result_json - '_number_check'")
+
+    again = engine.step.run(request(facts=FACTS))
+
+    assert again.status is StepStatus.REUSED
+    assert again.result == stored
+    assert "_number_check" not in cached(connection)[0]["result_json"]
+
+
+def test_an_answer_is_kept_when_the_check_cannot_read_its_facts(engine: Engine, connection: Connection) -> None:
+    result = engine.step.run(request(facts={"数据期间": {"起": "2025-06-01", "止": "2025-06-17"}, "数据缺口": {"本期缺数日期": ["soon"]}}))
+
+    assert result.status is StepStatus.ANSWERED
+    assert "_number_check" not in cached(connection)[0]["result_json"]
+
+
+def test_a_fixed_answer_holds_no_number_to_explain(engine: Engine) -> None:
+    result = engine.step.run(request(prompt=None, fixed_answer=FIXED_ANSWER)).result
+    assert result is not None
+    assert result["_number_check"] == {"checked": 0, "unexplained": []}
+
+
 # One call
 
 

@@ -33,7 +33,7 @@ def test_a_prewarm_from_the_command_line_is_a_dagster_run_and_a_second_one_costs
     assert run["tags"]["dagster/asset_partition_range_start"] == partition_keys(site)[0]
     assert run["tags"]["dagster/asset_partition_range_end"] == partition_keys(site)[-1]
     assert stack.partitions(site).materialised == ALL_WINDOWS
-    for check in ("answer_validates", "not_stale"):
+    for check in ("answer_validates", "not_stale", "numbers_explained"):
         assert {stack.check_status(check, key) for key in partition_keys(site)[::17]} == {"SUCCEEDED"}
     (job,) = stack.jobs(site)
     assert (job["status"], job["run_id"]) == ("completed", run["runId"])

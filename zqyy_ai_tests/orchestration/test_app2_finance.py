@@ -99,13 +99,40 @@ def test_a_materialisation_tells_the_operator_what_it_cost_and_when_it_expires(s
     assert "上月 · 全店" in str(metadata["预览"].value)
 
 
-def test_every_good_window_passes_both_checks_under_its_own_partition(stage: Stage) -> None:
+def test_every_good_window_passes_all_checks_under_its_own_partition(stage: Stage) -> None:
     result = run_site(stage)
 
     evaluations = result.get_asset_check_evaluations()
     assert all(evaluation.passed for evaluation in evaluations)
-    for check in ("answer_validates", "not_stale"):
+    for check in ("answer_validates", "not_stale", "numbers_explained"):
         assert {evaluation.partition for evaluation in evaluations if evaluation.check_name == check} == all_keys()
+
+
+def test_an_unexplained_number_is_a_warning_that_shows_it_in_its_sentence_and_leaves_the_run_good(stage: Stage) -> None:
+    run_site(stage)
+    body, number = (
+        "净收入 999 元。净收入增长 99.9%，需要留意。台时利用率平稳。",
+        {"seq": 1, "field": "body", "text": "99.9%", "start": 16, "end": 21},
+    )
+    assert body[16:21] == "99.9%"
+    with stage.database.autocommit() as connection:
+        connection.execute(
+            "UPDATE biz.ai_cache SET result_json = jsonb_set(jsonb_set(result_json::jsonb, '{insights,0,body}', to_jsonb(%s::text)),"
+            " '{_number_check}', %s::jsonb) WHERE target_id = 'last_month__ktv'",
+            [body, json.dumps({"checked": 5, "unexplained": [number]})],
+        )
+
+    reused = run_site(stage)
+
+    assert reused.success
+    [failed] = [evaluation for evaluation in reused.get_asset_check_evaluations() if not evaluation.passed]
+    assert (failed.partition, failed.check_name, failed.severity) == (
+        finance_key(SITE, WindowKey.parse("last_month__ktv")),
+        "numbers_explained",
+        dg.AssetCheckSeverity.WARN,
+    )
+    assert failed.metadata["已核对数字"].value == 5
+    assert failed.metadata["未能解释"].value == "- 1. 净收入增长 **99.9%**，需要留意。"
 
 
 def test_a_second_run_of_unchanged_data_materialises_all_and_calls_nobody(stage: Stage) -> None:

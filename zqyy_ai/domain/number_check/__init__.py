@@ -13,7 +13,10 @@ from zqyy_ai.domain.number_check.quantities import Facts, Quantities, quantities
 from zqyy_ai.domain.number_check.reading import read
 from zqyy_ai.domain.number_check.rules import Rule, contradicts_its_day, explain, explain_range_ends
 
-__all__ = ["CheckedNumber", "NumberCheck", "Rule", "check_insights"]
+__all__ = ["NUMBER_CHECK", "CheckedNumber", "NumberCheck", "Rule", "check_insights"]
+
+# Where a result holds it, beside `_references`.
+NUMBER_CHECK = "_number_check"
 
 
 @dataclass(frozen=True, slots=True)
