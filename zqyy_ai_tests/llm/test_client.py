@@ -194,6 +194,37 @@ def test_retry_after_reaches_the_caller(emulator: Emulator, client: DashScopeCli
     assert caught.value.request_id
 
 
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("0", 0.0),
+        ("-3", 0.0),
+        ("86400", 300.0),
+        ("nan", None),
+        ("soon", None),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 300.0),
+        ("Fri, 31 Dec 9999 23:59:59", None),
+    ],
+)
+def test_either_form_of_retry_after_is_read_and_bounded(raw_server: StartRawServer, header: str, seconds: float | None) -> None:
+    head = f"HTTP/1.1 429 X\r\nContent-Type: application/json\r\nRetry-After: {header}\r\nContent-Length: 2\r\n\r\n{{}}"
+    server = raw_server(lambda connection: connection.sendall(head.encode()))
+    with pytest.raises(Throttled) as caught:
+        DashScopeClient(KEY, f"http://127.0.0.1:{server.port}", 1).call("app", PROMPT, timeout_seconds=10)
+    assert caught.value.retry_after_seconds == seconds
+
+
+def test_a_stream_that_nobody_asked_for_is_no_answer(raw_server: StartRawServer) -> None:
+    events = b'id:1\nevent:result\ndata:{"output":{"text":"{}","finish_reason":"stop"}}\n\n'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(events)
+    server = raw_server(lambda connection: connection.sendall(head + events))
+    with pytest.raises(EnvelopeUnreadable):
+        DashScopeClient(KEY, f"http://127.0.0.1:{server.port}", 1).call("app", PROMPT, timeout_seconds=10)
+    assert server.requests_seen == 1
+
+
 def test_a_message_that_repeats_the_prompt_or_the_key_is_not_repeated_by_us(emulator: Emulator, client: DashScopeClient) -> None:
     emulator.plan(http(400, message="bad input: 请写财务洞察,格式"), http(400, message=f"key {KEY} is odd"))
     for _ in range(2):
