@@ -29,7 +29,11 @@ _SURE_SECONDS = 300.0
 # For what nothing was paid for yet: as long as a restart takes.
 _PATIENT_SECONDS = 30.0
 _RECONNECT_SECONDS = 30.0
+_LONGEST_IDLE_IN_TRANSACTION = "30s"
 _RECONNECT_INTERVAL_SECONDS = 0.25
+
+# The last is what a session that was ended by `_LONGEST_IDLE_IN_TRANSACTION` hears when it goes on.
+_LOST = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.IdleInTransactionSessionTimeout)
 
 
 class _Reconnecting(psycopg.Connection[DictRow]):
@@ -45,6 +49,11 @@ class _Reconnecting(psycopg.Connection[DictRow]):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(_RECONNECT_INTERVAL_SECONDS)
+
+
+def _bound_idle_transactions(connection: Connection) -> None:
+    """A process that is stopped in the middle of a transaction would keep everybody waiting at the rows that it locked."""
+    connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [_LONGEST_IDLE_IN_TRANSACTION])
 
 
 def database_now(connection: Connection) -> datetime:
@@ -70,6 +79,7 @@ class Database:
             open=False,
             check=None,
             name=application_name,
+            configure=_bound_idle_transactions,
         )
         self._pool.open()
 
@@ -85,14 +95,14 @@ class Database:
         For what is paid already and must be written down. `work` has to be safe to repeat, also when it was committed and only the
         confirmation got lost. Raises psycopg.OperationalError in the end.
         """
-        return self._repeated(work, _SURE_SECONDS, psycopg.OperationalError, psycopg.InterfaceError)
+        return self._repeated(work, _SURE_SECONDS, *_LOST)
 
     def patiently(self, work: Callable[[Connection], T]) -> T:
         """The same for half a minute, for what comes before a call: a restart of the database costs a wait, not the job's attempt.
 
         A full disk is not waited for: psycopg.errors.DiskFull comes at once.
         """
-        return self._repeated(work, _PATIENT_SECONDS, psycopg.OperationalError, psycopg.InterfaceError, at_once=psycopg.errors.DiskFull)
+        return self._repeated(work, _PATIENT_SECONDS, *_LOST, at_once=psycopg.errors.DiskFull)
 
     def _repeated(
         self,
