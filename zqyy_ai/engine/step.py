@@ -222,7 +222,8 @@ class GuardedStep:
                     worker_id=self._worker.id,
                     lease=self._worker.lease,
                     token=token,
-                )
+                ),
+                in_one_transaction=False,
             )
             if claim is not None:
                 return claim
@@ -231,11 +232,12 @@ class GuardedStep:
             self._pause(_CLAIM_LOOK_INTERVAL_SECONDS * random.uniform(0.5, 1.0))
 
     def _give_back(self, claim: StepClaim) -> None:
-        self._database.patiently(lambda connection: step_claims.end(connection, claim))
+        self._database.patiently(lambda connection: step_claims.end(connection, claim), in_one_transaction=False)
 
     def _written_after_all(self, request: StepRequest, input_hash: str) -> StepResult | None:
         found = self._database.patiently(
-            lambda connection: cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id)
+            lambda connection: cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id),
+            in_one_transaction=False,
         )
         if found is None or not self._may_reuse(found, request, input_hash):
             return None
@@ -244,7 +246,8 @@ class GuardedStep:
     def _reuse(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult | None:
         """The newest valid answer, its expiry moved on, when it was made from the same input."""
         found = self._database.patiently(
-            lambda connection: cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id)
+            lambda connection: cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id),
+            in_one_transaction=False,
         )
         if found is None or not self._may_reuse(found, request, input_hash):
             return None

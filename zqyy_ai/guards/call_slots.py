@@ -54,7 +54,8 @@ class SlotGuard:
             # Surely: a lost connection here must not lose the answer that the block brought.
             release = named_queries("call_slots", SQL_PACKAGE)["release"]
             self._database.write_surely(
-                lambda connection: connection.execute(release, {"slot_number": slot.slot_number, "token": slot.token})
+                lambda connection: connection.execute(release, {"slot_number": slot.slot_number, "token": slot.token}),
+                in_one_transaction=False,
             )
 
     def renew(self, connection: Connection, slot: Slot) -> bool:
@@ -93,7 +94,7 @@ class SlotGuard:
             row = row or connection.execute(queries["take"], taking).fetchone()
             return Slot(row["slot_number"], token) if row else None
 
-        slot = self._database.patiently(take)
+        slot = self._database.patiently(take, in_one_transaction=False)
         self._slots_exist = True
         return slot
 

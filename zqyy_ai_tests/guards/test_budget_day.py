@@ -21,7 +21,7 @@ from zqyy_ai.store.database import Connection, Database
 WIDE = BudgetPolicy(daily_tokens=10**6, monthly_tokens=10**6, site_daily_tokens=10**6, site_monthly_tokens=10**6)
 GUARD = BudgetGuard(WIDE)
 MIDNIGHT, SIX, HALF_PAST_FOUR = time(0, 0), time(6, 0), time(4, 30)
-MINUTE = timedelta(minutes=1)
+MINUTE, WORKER = timedelta(minutes=1), uuid4()
 INSTANT = timedelta(microseconds=1)
 
 _CLOCK = """
@@ -59,7 +59,7 @@ def at(connection: Connection, moment: datetime | str) -> datetime:
 
 def reserve(connection: Connection, cutoff: time = MIDNIGHT, tokens: int = 100, guard: BudgetGuard = GUARD) -> Reservation:
     return guard.reserve(
-        connection, site_id=1001, site_cutoff=cutoff, app_type="app2_finance", tokens=tokens, worker_id=uuid4(), lease=MINUTE
+        connection, site_id=1001, site_cutoff=cutoff, app_type="app2_finance", tokens=tokens, worker_id=WORKER, lease=MINUTE
     )
 
 
@@ -175,10 +175,10 @@ def test_a_call_that_started_before_the_turn_is_settled_against_the_windows_that
 
 def test_the_dead_of_yesterday_are_charged_to_yesterday(clocked: Connection) -> None:
     at(clocked, "2025-06-17 23:59:30")
-    GUARD.mark_sent(clocked, reserve(clocked), run_log_id=1, lease=timedelta(seconds=10))
+    GUARD.mark_sent(clocked, reserve(clocked), run_log_id=1, lease=MINUTE)
     at(clocked, "2025-06-18 00:05:00")
     with clocked.transaction():
-        assert GUARD.settle_of_the_dead(clocked) == (1, 0)
+        assert GUARD.settle_of_the_dead(clocked, [WORKER]) == (1, 0)
     assert windows(clocked)["chain day"] == [("2025-06-17", 100, 0)]
 
 
