@@ -32,7 +32,7 @@ import psutil
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from benchmarks.stage import Stage, stage
+from benchmarks.stage import Stage, mixed_failures, stage
 from zqyy_ai.domain.apps import finance_app_of
 from zqyy_ai.domain.windows import WINDOW_KEYS, earliest_day
 from zqyy_ai.engine.prewarm_requests import request_prewarm
@@ -50,18 +50,6 @@ MOST_RECOVERY_SECONDS = 30.0
 LONGEST_SECONDS = 300.0
 LOOK_SECONDS = 0.25
 MOST_ALERTS = 3
-# Mixed failures, 5 % of the calls together: refused, cut, cut short, unreadable.
-FAILURES: list[dict[str, Any]] = [
-    {"kind": "http_error", "status": 500},
-    {"kind": "http_error", "status": 429},
-    {"kind": "html_error"},
-    {"kind": "close"},
-    {"kind": "bad_json"},
-    {"kind": "truncated"},
-    {"kind": "wrong_schema"},
-    {"kind": "prose"},
-]
-FAILURE_RATE = 0.05
 _DATABASE_GONE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 
@@ -163,9 +151,7 @@ def disk_full(motion: Motion) -> None:
 
 def llm_failing(motion: Motion) -> None:
     """5 % of the calls fail, in eight ways."""
-    rates = [FAILURE_RATE / (len(FAILURES) - index * FAILURE_RATE) for index in range(len(FAILURES))]
-    faults = [{**failure, "rate": rate} for failure, rate in zip(FAILURES, rates, strict=True)]
-    motion.stage.emulator.plan({"latency": LATENCY, "faults": faults})
+    motion.stage.emulator.plan({"latency": LATENCY, "faults": mixed_failures()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 
-from benchmarks.stage import Stage, rows, stage
+from benchmarks.stage import Stage, mixed_failures, rows, stage
 from zqyy_ai.devkit import demo_data
 from zqyy_ai.domain.answers import FinanceAnswer
 from zqyy_ai.domain.apps import finance_app_of
@@ -19,6 +19,7 @@ from zqyy_ai.settings import load_settings
 from zqyy_ai.warehouse.finance import load_finance, loaded_through
 
 LATENCY_SECONDS = 10.0
+FAILING_SITES = 5
 SLOTS = 64
 
 
@@ -56,6 +57,40 @@ def measure(site_counts: tuple[int, ...], *, original_windows: int) -> tuple[lis
             makespans.append(_prewarm(played, range(first_site, first_site + count)))
         beside.join()
     return makespans, seconds[0]
+
+
+@dataclass(frozen=True, slots=True)
+class FailingMakespan:
+    """With a twentieth of the calls failing. `ideal_seconds` is that of the calls that would do without failures."""
+
+    sites: int
+    windows: int
+    good: int
+    needed_calls: int
+    calls: int
+    seconds: float
+
+    @property
+    def ratio(self) -> float:
+        return self.seconds / (math.ceil(self.needed_calls / SLOTS) * LATENCY_SECONDS)
+
+
+def measure_failing() -> FailingMakespan:
+    """A prewarm of several sites while the emulator fails in mixed ways, to the end of the last job, whatever rounds it takes."""
+    with stage(sites=FAILING_SITES, ZQYY_LLM_CONCURRENCY=str(SLOTS)) as played:
+        played.emulator.plan({"latency": {"seconds": LATENCY_SECONDS}, "faults": mixed_failures()})
+        started = time.monotonic()
+        jobs = [request_prewarm(played.database, demo_data.FIRST_SITE_ID + index) for index in range(FAILING_SITES)]
+        while not all(prewarm_progress(played.database, job).finished for job in jobs):
+            time.sleep(0.2)
+        seconds = time.monotonic() - started
+        progress = [prewarm_progress(played.database, job) for job in jobs]
+        fixed = rows(played.database, b"SELECT count(DISTINCT (site_id, target_id)) FROM biz.ai_run_logs WHERE error_code = 'no_data'")
+        windows = len(WINDOW_KEYS) * FAILING_SITES
+        needed = windows - int(fixed[0]["count"])
+        return FailingMakespan(
+            FAILING_SITES, windows, sum(job.done for job in progress), needed, played.emulator.counts()["posts"], seconds
+        )
 
 
 def _prewarm(played: Stage, sites: range) -> Makespan:

@@ -28,6 +28,27 @@ mutation Launch($params: ExecutionParams!) {
 """
 
 
+# Refused, cut off, cut short, unreadable.
+_FAILURES: tuple[dict[str, Any], ...] = (
+    {"kind": "http_error", "status": 500},
+    {"kind": "http_error", "status": 429},
+    {"kind": "html_error"},
+    {"kind": "close"},
+    {"kind": "bad_json"},
+    {"kind": "truncated"},
+    {"kind": "wrong_schema"},
+    {"kind": "prose"},
+)
+FAILURE_RATE = 0.05
+
+
+def mixed_failures() -> list[dict[str, Any]]:
+    """Faults for the emulator's plan: a twentieth of the calls fails, in eight ways that are equally frequent."""
+    each = FAILURE_RATE / len(_FAILURES)
+    # A fault is looked at only for calls that none before it has taken.
+    return [{**failure, "rate": each / (1 - each * index)} for index, failure in enumerate(_FAILURES)]
+
+
 @dataclass(frozen=True, slots=True)
 class Emulator:
     """The emulator's control endpoints."""

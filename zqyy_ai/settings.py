@@ -52,7 +52,7 @@ class Settings(BaseModel):
     # The step.
     step_timeout_seconds: PositiveFloat = Field(180.0, alias="ZQYY_STEP_TIMEOUT_SECONDS")
     guard_wait_seconds: PositiveFloat = Field(600.0, alias="ZQYY_GUARD_WAIT_SECONDS")
-    lease_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(15.0, alias="ZQYY_LEASE_SECONDS")
+    lease_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(10.0, alias="ZQYY_LEASE_SECONDS")
     reuse_max_age_days: PositiveInt = Field(35, alias="ZQYY_REUSE_MAX_AGE_DAYS")
     job_max_attempts: PositiveInt = Field(3, alias="ZQYY_JOB_MAX_ATTEMPTS")
     etl_lookback_days: PositiveInt = Field(3, alias="ZQYY_ETL_LOOKBACK_DAYS")

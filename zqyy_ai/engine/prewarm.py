@@ -139,7 +139,6 @@ class PrewarmRun:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.job is None:
             return
-        self._show_progress(self.job, at_once=True)
         if error is None or isinstance(error, Exception) or self._is_cancelled():
             self._end_job(self.job, error)
         else:
@@ -243,30 +242,32 @@ class PrewarmRun:
 
     def _counted(self, job: TriggerJob, outcome: WindowOutcome) -> WindowOutcome:
         self._counts.add(outcome)
-        self._show_progress(job, at_once=False)
+        self._show_progress(job)
         return outcome
 
-    def _show_progress(self, job: TriggerJob, *, at_once: bool) -> None:
-        if at_once or time.monotonic() - self._progress_shown_at >= _PROGRESS_INTERVAL_SECONDS:
+    def _show_progress(self, job: TriggerJob) -> None:
+        if time.monotonic() - self._progress_shown_at >= _PROGRESS_INTERVAL_SECONDS:
             self._progress_shown_at = time.monotonic()
             try:
                 with self._engine.database.autocommit() as connection:
                     trigger_jobs.record_progress(connection, job, self._counts.as_progress())
-            except psycopg.OperationalError:
+            except (psycopg.OperationalError, psycopg.InterfaceError):
                 logger.warning("prewarm.progress_not_shown job=%s", job.id)
 
     def _leave_job(self, job: TriggerJob) -> None:
         now = self._engine.clock.now()
-        self._engine.database.write_surely(
-            lambda connection: trigger_jobs.send_back(
-                connection, job, now, "运行进程被停止,等待重新执行", _failed_for_good(self._counts.bad)
-            )
-        )
+
+        def leave(connection: Connection) -> None:
+            trigger_jobs.record_progress(connection, job, self._counts.as_progress())
+            trigger_jobs.send_back(connection, job, now, "运行进程被停止,等待重新执行", _failed_for_good(self._counts.bad))
+
+        self._engine.database.write_surely(leave)
 
     def _end_job(self, job: TriggerJob, error: BaseException | None) -> None:
         counts = self._counts
 
         def end(connection: Connection) -> None:
+            trigger_jobs.record_progress(connection, job, counts.as_progress())
             if error is not None:
                 status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
                 is_fault = isinstance(error, Exception)
