@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
 
+import psycopg2  # type: ignore[import-untyped]
 import sqlalchemy.exc
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_postgres.utils import DagsterPostgresException, pg_url_from_config
@@ -29,13 +30,20 @@ _POOL_RECYCLE_SECONDS = 3600
 _MOST_EXTRA_CONNECTIONS = 20
 _PATIENCE_SECONDS = 30.0
 _PAUSE_SECONDS = 0.25
-_LOST = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, DagsterPostgresException)
 # Adding a run that is there already is an error of its own.
 _NOT_REPEATED = ("optimize_for_webserver", "upgrade", "wipe", "dispose", "add_run")
 # Set while a thread is inside a repeated method: what that one calls is repeated with it, and not by itself.
 _inside = threading.local()
 
 T = TypeVar("T")
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated:
+        return True
+    # Those of psycopg2 itself come from the statement that each new connection begins with.
+    passing = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, psycopg2.OperationalError, psycopg2.InterfaceError)
+    return isinstance(error, (*passing, DagsterPostgresException))
 
 
 def _patient(method: Callable[..., T]) -> Callable[..., T]:
@@ -49,8 +57,8 @@ def _patient(method: Callable[..., T]) -> Callable[..., T]:
             while True:
                 try:
                     return method(*arguments, **named)
-                except _LOST as lost:
-                    if time.monotonic() > deadline:
+                except Exception as lost:
+                    if not _is_lost_connection(lost) or time.monotonic() > deadline:
                         raise
                     logger.warning("dagster_storage.repeated method=%s cause=%s", method.__name__, type(lost).__name__)
                     time.sleep(_PAUSE_SECONDS)
