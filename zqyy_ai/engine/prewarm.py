@@ -46,6 +46,7 @@ _SHORTEST_SEND_BACK = timedelta(seconds=60)
 _LONGEST_SEND_BACK = timedelta(minutes=30)
 # After trouble of our own database, which is over sooner than somebody else's.
 _SHORTEST_AFTER_DATABASE_TROUBLE = timedelta(seconds=5)
+_NO_ROOM_PAUSES_SECONDS = (1.0, 2.0, *(4.0,) * 7)
 _DATABASE_TROUBLE = ("database_lost", "log_unwritable")
 _GIVEN_UP = "本任务的上一轮已失败,不再重复调用;需要时请发起新的预热"
 
@@ -161,7 +162,7 @@ class PrewarmRun:
                 # It failed for good in an earlier round: asking again would be paid again. A new job asks anew.
                 yield self._counted(job, WindowOutcome(window, StepResult(StepStatus.FAILED, error_code=code, error_message=_GIVEN_UP)))
             for request, window in self._requests(job, [w for w in self._windows if w not in fresh and w not in given_up]):
-                pending[pool.submit(self._engine.step.run, request)] = window
+                pending[pool.submit(self._step, request)] = window
             while pending:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -172,6 +173,15 @@ class PrewarmRun:
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _step(self, request: StepRequest) -> StepResult:
+        """Where the run logs have no room, the step is tried again for half a minute, holding nothing: a new run would cost more."""
+        result = self._engine.step.run(request)
+        for pause_seconds in _NO_ROOM_PAUSES_SECONDS:
+            if result.error_code != "log_unwritable" or self._engine.worker.stopping.wait(pause_seconds):
+                break
+            result = self._engine.step.run(request)
+        return result
 
     def _result_of(self, future: Future[StepResult]) -> StepResult:
         """A window whose step raised fails alone; where a connection was lost, time cures it."""

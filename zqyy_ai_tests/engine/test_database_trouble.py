@@ -8,8 +8,9 @@ import pytest
 
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey
+from zqyy_ai.engine import prewarm
 from zqyy_ai.engine.assembly import Engine, build_budget_guard
-from zqyy_ai.engine.prewarm import PrewarmRun
+from zqyy_ai.engine.prewarm import PrewarmRun, WindowOutcome
 from zqyy_ai.engine.recovery import recover_lost_leases
 from zqyy_ai.engine.step import StepStatus
 from zqyy_ai.store.database import Connection, Database
@@ -99,8 +100,9 @@ def test_a_log_that_stayed_open_is_closed_by_what_the_cache_says(engine: Engine,
 
 
 def test_a_job_without_room_goes_back_for_seconds_and_pays_nothing(
-    engine: Engine, connection: Connection, emulator: EmulatorControl
+    engine: Engine, connection: Connection, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(prewarm, "_NO_ROOM_PAUSES_SECONDS", (0.1,))
     fire_load(engine)
     with no_room(connection), PrewarmRun(engine, 1001, list(WINDOW_KEYS), run_id="run-a", asked_by_sensor=True) as run:
         list(run.outcomes())
@@ -108,6 +110,18 @@ def test_a_job_without_room_goes_back_for_seconds_and_pays_nothing(
     assert (job["status"], job["attempt"], emulator.posts) == ("pending", 0, 0)
     assert (job["not_before"] - engine.clock.now()).total_seconds() <= 6
     assert [kind for kind, _ in alerts(connection)] == ["log_unwritable"]
+
+
+def test_a_run_goes_on_as_soon_as_there_is_room_again(engine: Engine, connection: Connection, emulator: EmulatorControl) -> None:
+    with no_room(connection), PrewarmRun(engine, 1001, list(WINDOW_KEYS), run_id="run-a") as run:
+        outcomes = run.outcomes()
+        first = threading.Thread(target=lambda: ended.extend(outcomes))
+        ended: list[WindowOutcome] = []
+        first.start()
+        wait_until(lambda: bool(alerts(connection)))
+        connection.execute("DROP FUNCTION biz.no_room() CASCADE")
+        first.join()
+    assert (len(ended), emulator.posts, {outcome.result.status.is_good for outcome in ended}) == (72, 72, {True})
 
 
 def test_connections_that_are_cut_again_and_again_cost_no_window_and_no_second_call(
