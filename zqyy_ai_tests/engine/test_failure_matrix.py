@@ -218,6 +218,7 @@ FAILURES = [
     # An envelope that says nothing
     played("half of the JSON", EnvelopeUnreadable, "envelope_unreadable", "bad_json"),
     played("500 with half of the JSON", EnvelopeUnreadable, "http_500", "bad_json", status=500),
+    played("closed in the headers", EnvelopeUnreadable, "envelope_unreadable", "close_in_headers"),
     played("an empty body", EnvelopeUnreadable, "envelope_unreadable", "empty_body"),
     played("200 in HTML", EnvelopeUnreadable, "envelope_unreadable", "html_error", status=200),
     played("no output", EnvelopeUnreadable, "envelope_unreadable", "no_output"),

@@ -31,6 +31,7 @@ from zqyy_ai.devkit.emulator.wire import (
     close_connection,
     close_in_body,
     close_in_chunks,
+    close_in_headers,
     drip,
     drip_headers,
     endless,
@@ -210,6 +211,7 @@ _BREAKS = frozenset(
     {
         FaultKind.CLOSE,
         FaultKind.RESET,
+        FaultKind.CLOSE_IN_HEADERS,
         FaultKind.CLOSE_IN_BODY,
         FaultKind.CLOSE_IN_CHUNKS,
         FaultKind.STALL,
@@ -231,6 +233,8 @@ async def _break(fault: Fault, request: Request, request_id: str, body: bytes, m
     match fault.kind:
         case FaultKind.RESET:
             await reset_connection(request)
+        case FaultKind.CLOSE_IN_HEADERS:
+            await close_in_headers(request)
         case FaultKind.CLOSE_IN_BODY:
             await close_in_body(request, body, media_type)
         case FaultKind.CLOSE_IN_CHUNKS:

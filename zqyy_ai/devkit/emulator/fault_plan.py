@@ -32,6 +32,7 @@ class FaultKind(StrEnum):
     # The wire.
     CLOSE = "close"
     RESET = "reset"
+    CLOSE_IN_HEADERS = "close_in_headers"
     CLOSE_IN_BODY = "close_in_body"
     CLOSE_IN_CHUNKS = "close_in_chunks"
     STALL = "stall"

@@ -203,6 +203,12 @@ async def reset_connection(request: Request) -> None:
     await close_connection(request)
 
 
+async def close_in_headers(request: Request) -> None:
+    """A good status line and half of a header, then closed."""
+    request.state.transport.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Len")
+    await close_connection(request)
+
+
 async def close_in_body(request: Request, body: bytes, media_type: str) -> None:
     """Half of the announced length, then closed."""
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nContent-Length: {len(body)}\r\n\r\n"
