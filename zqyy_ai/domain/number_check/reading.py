@@ -70,6 +70,7 @@ class Context:
     is_than_object: bool = False
     names_metric: bool = False
     single_day: bool = False
+    beside_average: bool = False
     is_ratio: bool = False
     date_told: "ReadNumber | None" = None
 
@@ -100,8 +101,19 @@ class _Reader:
 
     def numbers(self) -> Iterator[ReadNumber]:
         for sentence in _split(self._tokens, 3):
-            yield from self._sentence(sentence)
+            if any(token.kind is Kind.NUMBER or token.kind is Kind.DATE for token in sentence):
+                yield from self._sentence(sentence)
+            else:
+                self._hear_only(sentence)
             self._days = None
+
+    def _hear_only(self, sentence: list[Token]) -> None:
+        """A sentence without numbers: the next one may still be about what it names."""
+        for token in sentence:
+            if token.kind is Kind.METRIC:
+                self._hear(token.payload)
+            elif token.kind is Kind.AREA:
+                self._area = token.payload
 
     def _sentence(self, sentence: list[Token]) -> Iterator[ReadNumber]:
         known = self._known
@@ -116,6 +128,7 @@ class _Reader:
         gap_role: str | None = None
         averages_before = False
         respective: list[tuple[str, object]] | None = None
+        told_before: Context | None = None
         date_count: dict[int, int] = {}
         parts = _split_parts(sentence)
         extreme_dates = self._dates_by_extreme(sentence)
@@ -169,8 +182,6 @@ class _Reader:
                             area_here = self._area = token.payload
                             area_is_old = False
                             areas_seen.append(token.payload)
-                            if respective is None:
-                                pass
                     case Kind.DAYS_OF_WEEK:
                         if self._is_object(part, index):
                             against.append(("days", token.payload))
@@ -202,7 +213,7 @@ class _Reader:
                         if word not in ("应", "需", "可", "若", "目标") or self._is_advice(token):
                             in_advice = True
                     case Kind.RESPECTIVELY:
-                        respective = self._respective(sentence, token)
+                        respective, told_before = self._respective(sentence, token), None
                     case Kind.DATE:
                         if index <= skip_until:
                             continue
@@ -258,6 +269,7 @@ class _Reader:
                         if context.sums and context.metrics[:1] == ["日均订单数"]:
                             context.metrics = ["订单数"]
                         context.is_share = context.is_share or whole_named or (share_at >= 0 and share_at >= lead_start)
+                        context.beside_average = any(t.kind is Kind.AVERAGE for t in part[:index])
                         context.single_day = any(t.kind is Kind.SINGLE_DAY for t in part[:index])
                         if not context.names_metric and not context.averages and averages_before and not context.sums:
                             context.averages = True
@@ -295,6 +307,10 @@ class _Reader:
                         if respective:
                             which, payload = respective.pop(0)
                             context = self._assigned(context, which, payload)
+                            if not context.moves and told_before is not None and told_before.moves and not written_number.is_signed:
+                                # 分别增长 5.1% 和 5.6%
+                                context.moves, context.sign = True, told_before.sign
+                            told_before = context
                         context.against = self._objects(context.points, against)
                         context.is_ratio = index > 0 and self._is_measure(part, index - 1)
                         context.compares = bool(against) or than_in_sentence
@@ -348,25 +364,32 @@ class _Reader:
         if part[index].start - before.end > 4:
             return False
         if word in _CONJUNCTIONS:
-            return any(t.kind is Kind.THAN or (t.kind is Kind.MOVE and t.payload == 0) for t in part[index + 1 :])
+            return not any(t.kind is Kind.RESPECTIVELY for t in part[index + 1 :]) and any(
+                (t.kind is Kind.THAN and self._text[t.start : t.end] not in _CONJUNCTIONS) or (t.kind is Kind.MOVE and t.payload == 0)
+                for t in part[index + 1 :]
+            )
         return True
 
     def _is_measure(self, part: list[Token], index: int) -> bool:
         """`是工作日的 1.4 倍`, `相当于对比期的 95%`: what the number is a multiple of."""
-        if not index or index + 1 >= len(part) or part[index + 1].kind is not Kind.NUMBER:
+        following = part[index + 1 :]
+        while following and following[0].kind in (Kind.METRIC, Kind.AVERAGE):
+            following = following[1:]
+        if not index or not following or following[0].kind is not Kind.NUMBER:
             return False
-        before, number = part[index - 1], part[index + 1]
-        is_equal = before.kind is Kind.RATIO or self._text[before.start : before.end] in ("是", "为", "达到", "达")
-        of = self._text[part[index].end : number.start].strip("约近超过大至少 了有不到")
+        before, number = part[index - 1], following[0]
+        if before.kind is not Kind.RATIO and self._text[before.start : before.end] not in ("是", "为", "达到", "达"):
+            return False
+        if len(following) > 1 and following[1].kind is Kind.NUMBER and following[1].payload.unit is Unit.TIMES:
+            # 是工作日 29,264 元的 1.43 倍
+            return self._text[number.end : following[1].start].strip() == "的"
+        if self._text[part[index].end : number.start].strip("约近超过大至少 了有不到") != "的":
+            return False
         unit = number.payload.unit
         return (
-            is_equal
-            and of == "的"
-            and (
-                unit is Unit.TIMES
-                or (unit is Unit.PERCENT and before.kind is Kind.RATIO)
-                or (unit in (Unit.PERCENT, Unit.TENTHS) and part[index].kind is Kind.ROLE)
-            )
+            unit is Unit.TIMES
+            or (unit is Unit.PERCENT and before.kind is Kind.RATIO)
+            or (unit in (Unit.PERCENT, Unit.TENTHS) and part[index].kind is Kind.ROLE)
         )
 
     def _is_subject_after_share(self, part: list[Token], index: int) -> bool:

@@ -413,6 +413,11 @@ def _ratios(context: Context, known: Quantities) -> Iterator[Candidate]:
 
 def _of_times(metric: str, context: Context, known: Quantities) -> Iterator[Candidate]:
     pairs = list(_pairs(context, known))
+    average = known.value(_AVERAGES.get(metric, metric), CURRENT, known.area, None)
+    for point in context.points:
+        value = known.value(metric, point.role, point.area, point.days)
+        if context.beside_average and isinstance(point.days, date) and value and average and average.value > 0:
+            yield Candidate(value.value / average.value, Rule.RATIO_OF_TWO, f"{value.path} ÷ {average.path}")
     points = [*context.points, *context.against]
     for first in (Point(CURRENT, known.area, days) for days in context.all_days):
         pairs += [(first, point, True) for point in points if point != first]
@@ -430,7 +435,6 @@ def _of_times(metric: str, context: Context, known: Quantities) -> Iterator[Cand
         yield Candidate(ratio - 1 if context.moves else ratio, Rule.RATIO_OF_TWO, path)
     if context.has_extreme_in_sentence:
         best, worst = (known.extremes.get((metric, direction)) for direction in (1, -1))
-        average = known.value(_AVERAGES.get(metric, metric), CURRENT, known.area, None)
         for listed in (best, worst):
             if listed and average and average.value > 0 and context.averages:
                 yield Candidate(listed[0][1].value / average.value, Rule.RATIO_OF_TWO, f"{listed[0][1].path} ÷ {average.path}")
