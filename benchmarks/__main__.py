@@ -1,15 +1,17 @@
 """`make bench`: every measured claim, as a table on the terminal and in benchmarks/results.md.
 
 `--quick` takes one site, fewer rounds and twelve of the original's windows; its figures are for a look, not for the record.
+`--only numbers` (or `cost`, `guards`, `reuse`, `makespan`, `failing`) prints that part alone.
 """
 
 import argparse
 import platform
 import statistics
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import cost, guards, makespan
+from benchmarks import cost, guards, makespan, numbers
 
 RESULTS = Path(__file__).parent / "results.md"
 MOST_RATIO_OF_20_SITES = 1.25
@@ -21,16 +23,23 @@ MOST_GUARDS_P95_MS = 10
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    parts: dict[str, Callable[[], list[str]]] = {
+        "cost": lambda: _cost_lines(rounds=1 if quick else 5),
+        "guards": lambda: _guards_lines(calls=200 if quick else 500, rounds=1 if quick else 5),
+        "reuse": _reuse_lines,
+        "makespan": lambda: _makespan_lines(site_counts=(1,) if quick else (1, 20), original_windows=12 if quick else 72),
+        "failing": _failing_lines,
+        "numbers": lambda: numbers.lines(quick=quick),
+    }
+    parser.add_argument("--only", choices=parts)
+    arguments = parser.parse_args()
+    quick = arguments.quick
     lines = ["| what | figure | bar | how |", "|---|---|---|---|"]
-    lines += _cost_lines(rounds=1 if quick else 5)
-    lines += _guards_lines(calls=200 if quick else 500, rounds=1 if quick else 5)
-    lines += _reuse_lines()
-    lines += _makespan_lines(site_counts=(1,) if quick else (1, 20), original_windows=12 if quick else 72)
-    lines += _failing_lines()
+    for name in [arguments.only] if arguments.only else parts:
+        lines += parts[name]()
     table = "\n".join(lines)
     print(table)
-    if not quick:
+    if not quick and not arguments.only:
         RESULTS.write_text(f"# Benchmark results\n\nMade by `make bench`; {_machine()}.\n\n{table}\n", encoding="utf-8")
 
 
