@@ -124,6 +124,20 @@ def test_a_claim_has_one_holder_calls_in_flight_keep_to_the_slots_and_turns_to_t
         assert site_id is not None or fullest > rate["calls"] / 2, "the rate was asked for"
 
 
+def test_calls_in_flight_keep_to_the_slots_when_everybody_asks_all_the_time(database: Database) -> None:
+    flights = "SELECT count(*) FROM witness.holdings"
+    with fleet(database, "fly", seed=5, lease_seconds=LEASE_SECONDS, slots=SLOTS) as running:
+        # The dead keep their slots for a lease; the last of the three goes on alone until then.
+        kill_some(running, 5, flights, from_=10, to=400, meanwhile=lambda: None)
+        running.stop()
+    with database.autocommit() as connection:
+        rows = connection.execute(
+            "SELECT started_at, coalesce(ended_at, died_at) AS ended_at FROM witness.holdings LEFT JOIN witness.deaths USING (process)"
+        ).fetchall()
+    assert most_at_once([(row["started_at"], row["ended_at"]) for row in rows]) == SLOTS
+    recover_until_nothing_is_held(database)
+
+
 def test_a_half_open_breaker_has_exactly_one_probe_also_when_the_prober_is_killed(database: Database) -> None:
     lease_seconds = 1.5
     probes = "SELECT count(*) FROM witness.holdings"
