@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import psycopg2  # type: ignore[import-untyped]
 import sqlalchemy.exc
+from dagster import AssetCheckEvaluation, EventLogEntry
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_postgres.utils import DagsterPostgresException, pg_url_from_config
 
@@ -78,11 +79,52 @@ def _all_patient(storage: type[T]) -> type[T]:
 
 @_all_patient
 class _EventLog(PostgresEventLogStorage):
-    """Looks only once whether the table of checks is there: Dagster asks the database at each evaluation, 144 times a prewarm."""
+    """Check evaluations for less: a prewarm writes 216 of them, and they are most of what its events cost.
+
+    Dagster asks the database at each evaluation whether the table of checks is there, serialises the event twice, and writes it in three
+    statements; here it asks once and writes one. Rows are the same (tested), but for a NOTIFY that nothing of this version listens to.
+    """
 
     @cached_property
     def supports_asset_checks(self) -> bool:
         return bool(super().supports_asset_checks)
+
+    def store_event(self, event: EventLogEntry) -> None:
+        evaluation = event.dagster_event.event_specific_data if event.dagster_event else None
+        if not isinstance(evaluation, AssetCheckEvaluation) or not event.run_id or evaluation.partition is None:
+            super().store_event(event)
+            return
+        target = evaluation.target_materialization_data
+        row = self._event_to_row(event) | {
+            "evaluated_asset_key": evaluation.asset_key.to_string(),
+            "check_name": evaluation.check_name,
+            "evaluated_partition": evaluation.partition,
+            "status": "SUCCEEDED" if evaluation.passed else "FAILED",
+            "materialization_id": target.storage_id if target else None,
+        }
+        with self._connect() as connection:
+            stored = connection.exec_driver_sql(_STORE_EVALUATION, row).one()
+        if not stored.updated:
+            # A run that was not planned for this partition.
+            self._update_asset_check_evaluation(event, stored.id)
+
+
+_STORE_EVALUATION = """
+WITH inserted AS (
+    INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition)
+    VALUES (%(run_id)s, %(event)s, %(dagster_event_type)s, %(timestamp)s, %(step_key)s, %(asset_key)s, %(partition)s)
+    RETURNING id, event, timestamp
+), updated AS (
+    UPDATE asset_check_executions AS planned
+    SET execution_status = %(status)s, evaluation_event = inserted.event, evaluation_event_timestamp = inserted.timestamp,
+        evaluation_event_storage_id = inserted.id, materialization_event_storage_id = %(materialization_id)s
+    FROM inserted
+    WHERE planned.asset_key = %(evaluated_asset_key)s AND planned.check_name = %(check_name)s AND planned.run_id = %(run_id)s
+        AND planned.partition = %(evaluated_partition)s
+    RETURNING planned.id
+)
+SELECT inserted.id, (SELECT count(*) FROM updated) AS updated FROM inserted
+"""
 
 
 @_all_patient
