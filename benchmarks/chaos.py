@@ -11,6 +11,7 @@ docs/reliability.md makes. Exit code 1 when one was broken.
 import argparse
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -55,7 +56,8 @@ _DATABASE_GONE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 @dataclass(slots=True)
 class Motion:
-    """What a scenario has to do with while the prewarm moves. `ends` are the moments at which a fault was over."""
+    """What a scenario has to do with while the prewarm moves. `ends` are the moments at which a fault was over, in
+    seconds since the epoch: the database writes such ones too."""
 
     stage: Stage
     chance: random.Random
@@ -69,7 +71,7 @@ class Motion:
 
     def fault_is_over(self) -> None:
         self.faults += 1
-        self.ends.append(time.monotonic())
+        self.ends.append(time.time())
 
     def first_moment(self) -> bool:
         """Waits for a seeded part of the way: from a tenth to a half of the answers written."""
@@ -220,7 +222,6 @@ def play(played: Stage, name: str, seed: int, faults: Callable[[Motion], None] |
     """Prewarms all sites while the scenario (or `faults`) plays, and measures when all work is at its end or after `LONGEST_SECONDS`."""
     _start_afresh(played)
     motion = Motion(played, random.Random(f"{seed}/{name}"))
-    progress: list[tuple[float, dict[int, int]]] = []
     started = time.monotonic()
     for site in _sites(played):
         request_prewarm(played.database, site)
@@ -237,33 +238,33 @@ def play(played: Stage, name: str, seed: int, faults: Callable[[Motion], None] |
     while time.monotonic() - started < LONGEST_SECONDS:
         played.stack.children.check()
         with contextlib.suppress(*_DATABASE_GONE):
-            progress.append((time.monotonic(), _written(played)))
             if _is_done(played):
                 break
         time.sleep(LOOK_SECONDS)
-    seconds = time.monotonic() - started
+    seconds, finished = time.monotonic() - started, time.time()
     motion.is_over.set()
     playing.join(60.0)
     if failed:
         raise failed[0]
     _await_the_last_loose_end(played)
-    return _measured(played, name, motion, seconds, _longest_recovery(motion.ends, progress, seconds + started))
+    return _measured(played, name, motion, seconds, _longest_recovery(played, motion.ends, finished))
 
 
-def _longest_recovery(ends: list[float], progress: list[tuple[float, dict[int, int]]], finished: float) -> float:
+def _longest_recovery(played: Stage, ends: list[float], finished: float) -> float:
     """The longest time from a fault's end to the next answer written for a site that still lacked some, or to the end of all work.
 
     While the next fault comes before anything has moved, the trouble is not over and the clock begins anew. Faults after the end don't count.
     """
+    written: dict[int, list[float]] = {}
+    for row in _rows(played, "SELECT site_id, extract(epoch FROM created_at)::float8 AS at FROM biz.ai_cache ORDER BY created_at"):
+        written.setdefault(row["site_id"], []).append(row["at"])
     longest = 0.0
-    sites = {site for _, written in progress for site in written}
     ends = [end for end in ends if end < finished]
-    for end, following in zip(ends, [*ends[1:], finished], strict=True):
-        for site in sites:
-            before = max((written.get(site, 0) for at, written in progress if at <= end), default=0)
-            if before < len(WINDOW_KEYS):
-                moved = min((at for at, written in progress if at > end and written.get(site, 0) > before), default=finished)
-                longest = max(longest, moved - end if moved <= following else 0.0)
+    for end, following in itertools.pairwise([*ends, finished]):
+        for moments in written.values():
+            moved = next((at for at in moments if at > end), finished)
+            if sum(at <= end for at in moments) < len(WINDOW_KEYS) and moved <= following:
+                longest = max(longest, moved - end)
     return longest
 
 

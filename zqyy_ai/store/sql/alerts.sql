@@ -62,7 +62,7 @@ WHERE fingerprint IS NOT NULL AND alert_status IN ('open', 'acked')
           NOT EXISTS (SELECT FROM biz.ai_breakers WHERE app_type = '*' AND state <> 'closed')
       WHEN fingerprint = %(throttled)s THEN
           NOT EXISTS (SELECT FROM biz.ai_breakers WHERE app_type LIKE 'throttled:%%' AND state <> 'closed')
-      WHEN alert_type IN ('timeout', 'configuration', 'budget_exceeded', 'rate_limited') OR (alert_type = 'failed' AND app_type IS NOT NULL) THEN
+      WHEN alert_type IN ('timeout', 'configuration', 'budget_exceeded', 'rate_limited', 'log_unwritable') OR (alert_type = 'failed' AND app_type IS NOT NULL) THEN
           last_seen_at < clock_timestamp() - %(quiet)s
           AND EXISTS (SELECT FROM biz.ai_run_logs log
                       WHERE log.status = 'success' AND log.created_at > alert.last_seen_at
