@@ -15,7 +15,7 @@ from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.engine.assembly import build_budget_guard
 from zqyy_ai.engine.call_pauses import pause_in_force
 from zqyy_ai.engine.prewarm_requests import sites_wanting_a_run
-from zqyy_ai.engine.recovery import Recovered, recover_lost_leases
+from zqyy_ai.engine.recovery import Recovered, recover_dead_run, recover_lost_leases
 from zqyy_ai.orchestration.app2_finance import ASKED_BY_TAG, SENSOR, SITE_TAG
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME, range_of_site
 from zqyy_ai.settings import Settings
@@ -52,7 +52,15 @@ def runs_wanted(database: Database, instance: DagsterInstance, clock: Clock) -> 
 
 
 def put_right(database: Database, instance: DagsterInstance, settings: Settings) -> Recovered:
-    """What dead processes left: their work is given back, and their runs are reported as failed."""
+    """What dead processes left: their work is given back, and their runs are reported as failed.
+
+    Runs that Dagster has found dead are looked for as well: the daemon comes to the sensor `run_failed` only every 5 s.
+    """
+    with database.autocommit() as connection:
+        at_work = trigger_jobs.runs_at_work(connection)
+    if at_work:
+        for run in instance.get_runs(filters=dg.RunsFilter(run_ids=at_work, statuses=[dg.DagsterRunStatus.FAILURE])):
+            recover_dead_run(database, build_budget_guard(settings), run.run_id, max_attempts=settings.job_max_attempts)
     found = recover_lost_leases(database, build_budget_guard(settings), max_attempts=settings.job_max_attempts)
     end_abandoned_runs(database, instance, lease=timedelta(seconds=settings.lease_seconds), lost_run_ids=found.lost_run_ids)
     return found

@@ -267,6 +267,12 @@ def cancel_of_run(connection: Connection, run_id: str) -> list[TriggerJob]:
     return jobs
 
 
+def runs_at_work(connection: Connection) -> list[str]:
+    """The runs that hold a job, as far as we know."""
+    rows = connection.execute(named_queries("trigger_jobs")["runs_at_work"])
+    return [row["run_id"] for row in rows]
+
+
 def runs_left_by_their_job(connection: Connection, run_ids: Iterable[str], lease: timedelta) -> set[str]:
     """Those of the runs whose job is no longer running, and has not moved for longer than a lease."""
     rows = connection.execute(named_queries("trigger_jobs")["runs_left"], {"run_ids": list(run_ids), "lease": lease})

@@ -145,6 +145,15 @@ def test_a_run_that_died_with_its_code_server_is_ended_and_its_job_asked_for_aga
     assert len(runs_wanted(stage.database, stage.instance, SystemClock())) == 1
 
 
+def test_the_job_of_a_run_that_dagster_found_dead_is_asked_for_again_in_the_same_tick(stage: Stage) -> None:
+    run = claimed_by_a_run(stage, seconds_ago=0)
+    stage.instance.report_run_failed(run, "killed")
+
+    (again,) = requests_of(sensors.ai_events(sensor_context(stage, sensors.ai_events)))
+
+    assert again.tags["zqyy/site_id"] == "1001"
+
+
 def test_a_run_whose_lease_holds_is_left_alone(stage: Stage) -> None:
     run = claimed_by_a_run(stage, seconds_ago=0)
 

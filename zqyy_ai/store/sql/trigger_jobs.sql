@@ -130,6 +130,9 @@ SET status = CASE WHEN (progress ->> 'done')::integer > 0 THEN 'partial' ELSE 'f
 WHERE status = 'running' AND run_id = %(run_id)s
 RETURNING *
 
+-- name: runs_at_work
+SELECT DISTINCT run_id FROM biz.ai_trigger_jobs WHERE status = 'running' AND run_id IS NOT NULL
+
 -- name: runs_left
 SELECT run_id FROM biz.ai_trigger_jobs WHERE run_id = ANY(%(run_ids)s)
 GROUP BY run_id
