@@ -148,6 +148,26 @@ def test_a_right_value_in_the_wrong_place_and_an_invented_one_are_unexplained(te
     assert (wrong, Rule.UNEXPLAINED) in rules_of(text), rules_of(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "right", "wrong"),
+    [
+        ("净收入录得{}增长10%。", "负", "正"),
+        ("净收入{}，幅度达10%。", "明显下滑", "明显攀升"),
+        ("净收入{}高达10%。", "降幅", "增幅"),
+        ("大厅A区净收入15.5%的{}值得关注。", "跌幅", "涨幅"),
+        ("大厅A区台时利用率{}KTV 17.8个百分点。", "高于", "低于"),
+        ("工作日日均净收入比周末{}4,000元。", "少", "多"),
+        ("4月18日比4月6日净收入{}1万元。", "多", "少"),
+        ("台时利用率由47.6%{}43.2%。", "降至", "升至"),
+        ("订单数{}2.3%，客人也不少。", "+", "-"),
+        ("大厅A区和KTV净收入分别变化-15.5%和{}6.2%。", "+", "-"),
+    ],
+)
+def test_the_word_for_a_direction_must_be_the_facts_own(text: str, right: str, wrong: str) -> None:
+    assert Rule.UNEXPLAINED not in [rule for _, rule in rules_of(text.format(right))]
+    assert Rule.UNEXPLAINED in [rule for _, rule in rules_of(text.format(wrong))]
+
+
 def test_an_explained_number_names_the_facts_that_it_follows_from() -> None:
     [number] = CHECK.insight(3, "经营概况", "会员优惠占优惠合计的 60%。")
     assert (number.seq, number.field, number.value, number.unit) == (3, "body", 60, "%")

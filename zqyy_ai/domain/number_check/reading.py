@@ -127,6 +127,7 @@ class _Reader:
         gap = False
         gap_role: str | None = None
         averages_before = False
+        sign_before: int | None = None
         respective: list[tuple[str, object]] | None = None
         told_before: Context | None = None
         date_count: dict[int, int] = {}
@@ -268,6 +269,9 @@ class _Reader:
                             context.metrics = [*context.metrics[:1], "净收入"]
                         if context.sums and context.metrics[:1] == ["日均订单数"]:
                             context.metrics = ["订单数"]
+                        if context.moves and context.sign is None and index and part[index - 1].kind in (Kind.MOVE, Kind.TO):
+                            # 攀升明显，幅度达 18.9%: the direction was told in the part before.
+                            context.sign = sign_before
                         context.is_share = context.is_share or whole_named or (share_at >= 0 and share_at >= lead_start)
                         context.beside_average = any(t.kind is Kind.AVERAGE for t in part[:index])
                         context.single_day = any(t.kind is Kind.SINGLE_DAY for t in part[:index])
@@ -340,6 +344,8 @@ class _Reader:
                     case _:
                         pass
             role_before = role_here
+            last = next((t for t in reversed(part) if t.kind in (Kind.MOVE, Kind.NUMBER)), None)
+            sign_before = (last.payload or None) if last is not None and last.kind is Kind.MOVE else None
             if metric_here:
                 metric_before = [*reversed(metric_here), *metric_before]
 
@@ -602,8 +608,6 @@ class _Reader:
                 own.insert(0, tail[1].payload)
             elif first.kind is Kind.SHARE and gap_after == "的":
                 context.is_share = True
-            elif first.kind is Kind.MOVE and gap_after == "的":
-                context.moves, context.sign = True, first.payload or None
         named = [metric for metric in own if _fits(metric, written.unit)]
         context.names_metric = bool(named)
         older = [metric for metric in metric_before if _fits(metric, written.unit)]
@@ -633,7 +637,7 @@ class _Reader:
                         if token is lead[-1]:
                             context.sign = None
                 case Kind.METRIC:
-                    if context.moves and token.start > 0:
+                    if context.moves:
                         context.moves, context.sign = False, None
                 case Kind.TO:
                     word = self._text[token.start : token.end]
@@ -649,6 +653,9 @@ class _Reader:
                     context.is_target = True
                 case _:
                     pass
+        if tail and gap_after == "的" and tail[0].kind is Kind.MOVE:
+            # 18.9% 的跌幅
+            context.moves, context.sign = True, tail[0].payload or None
         if not any(t.kind is Kind.AVERAGE for t in lead) and any(t.kind is Kind.AVERAGE for t in part[:index]):
             context.averages = not named or named[0] in ("净收入", "订单数", REVENUE)
         if context.moves_to or any(t.kind is Kind.TARGET for t in tail[:2]):
