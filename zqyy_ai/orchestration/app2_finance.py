@@ -261,6 +261,9 @@ def _metadata(outcome: WindowOutcome, site: Site, settings: Settings) -> dict[st
     }
     if result.model_ids:
         metadata["模型"] = dg.MetadataValue.text(", ".join(result.model_ids))
+    numbers = (result.result or {}).get(NUMBER_CHECK)
+    if numbers is not None:
+        metadata["数字核对"] = dg.MetadataValue.text(f"{numbers['checked']} 个数字，{len(numbers['unexplained'])} 个未能解释")
     if result.expires_at is not None:
         metadata["过期时间"] = dg.MetadataValue.timestamp(result.expires_at)
     if result.run_log_id is not None:

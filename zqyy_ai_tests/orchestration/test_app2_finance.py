@@ -92,7 +92,7 @@ def test_a_materialisation_tells_the_operator_what_it_cost_and_when_it_expires(s
         if event.partition == finance_key(SITE, WindowKey.parse("last_month__all"))
     )
     metadata = event.materialization.metadata
-    assert {"预览", "tokens", "耗时_ms", "费用_元", "过期时间", "run_log_id", "结果", "模型"} <= set(metadata)
+    assert {"预览", "tokens", "耗时_ms", "费用_元", "过期时间", "run_log_id", "结果", "模型", "数字核对"} <= set(metadata)
     assert isinstance(metadata["tokens"], dg.IntMetadataValue)
     assert (metadata["tokens"].value or 0) > 0
     assert metadata["模型"].value == "emulator"
