@@ -34,6 +34,26 @@ def test_eight_deliverers_that_address_and_claim_at_once_get_each_change_once_a_
     assert {row["attempts"] for row in rows} == {1}
 
 
+def test_deliverers_that_race_for_a_target_never_claim_a_row_twice(database: Database, connection: Connection) -> None:
+    claimed: list[int] = []
+
+    def claim(_: int) -> list[int]:
+        with crowd.transaction() as transaction:
+            return [news.delivery_id for news in alert_deliveries.claim(transaction, "slack-1", lease=LEASE)]
+
+    raise_some(database, 1)
+    with Database(database.url, max_connections=8) as crowd, ThreadPoolExecutor(8) as threads:
+        # Who claims while another one commits is what matters, and that takes some rounds to happen.
+        for _ in range(30):
+            connection.execute("TRUNCATE biz.ai_alert_deliveries")
+            connection.execute(
+                "INSERT INTO biz.ai_alert_deliveries (alert_id, change, target) SELECT id, 'opened', 'slack-1'"
+                " FROM biz.ai_alerts CROSS JOIN generate_series(1, 60)"
+            )
+            claimed += [delivery_id for ids in threads.map(claim, range(8)) for delivery_id in ids]
+    assert len(claimed) == len(set(claimed)) == 30 * 60
+
+
 def test_a_target_with_an_attempt_under_way_is_left_alone_and_another_is_not(database: Database) -> None:
     raise_some(database, 1)
     with database.transaction() as connection:

@@ -18,6 +18,8 @@ UPDATE biz.ai_alert_deliveries SET attempts = attempts + 1, next_try_at = clock_
 WHERE id IN (
     SELECT id FROM biz.ai_alert_deliveries waiting
     WHERE target = %(target)s AND sent_at IS NULL AND gave_up_at IS NULL
+      -- Looked at again on the row as it is when it is locked; the other look is as old as the statement, and does not see who was faster.
+      AND next_try_at <= clock_timestamp()
       AND NOT EXISTS (SELECT FROM biz.ai_alert_deliveries held
                       WHERE held.target = waiting.target AND held.sent_at IS NULL AND held.gave_up_at IS NULL
                         AND held.next_try_at > clock_timestamp())
