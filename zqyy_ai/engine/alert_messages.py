@@ -27,7 +27,6 @@ ALERT_TITLES: dict[AlertType, str] = {
     AlertType.PAUSED: "调用已暂停",
     AlertType.LOG_UNWRITABLE: "运行日志无法写入",
     AlertType.RETENTION_FAILED: "每日清理失败",
-    AlertType.RETENTION_FAILED: "每日清理失败",
 }
 SEVERITY_TITLES = {Severity.CRITICAL.value: "严重", Severity.WARNING.value: "警告"}
 STATUS_TITLES = {

@@ -526,11 +526,12 @@ class GuardedStep:
             _raise_alert(connection, _account_alert(error, log_id))
         elif rule.is_throttling:
             pause = timedelta(seconds=error.retry_after_seconds or 1.0)
-            self._guards.rate.push_forward(connection, app.app_type, pause)
             # The first 429 of a burst is waited out by the step itself; who waited and is throttled again is in a storm.
-            if not was_throttled and permit.probe_token is None:
-                return
-            if breaker.record_throttled(connection, permit, error.error_code, pause):
+            is_storm = was_throttled or permit.probe_token is not None
+            # The breaker before the rate, as when a call is admitted.
+            is_held = is_storm and breaker.record_throttled(connection, permit, error.error_code, pause)
+            self._guards.rate.push_forward(connection, app.app_type, pause)
+            if is_held:
                 _raise_alert(connection, _throttled_alert(app, error, log_id))
         elif has_reply:
             # An answer that does not parse still came from an application that is up.

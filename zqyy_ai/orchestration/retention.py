@@ -46,12 +46,14 @@ def clean_up(context: dg.OpExecutionContext, config: RetentionConfig, database: 
     settings = database.settings()
     before = datetime.now(UTC) - timedelta(days=settings.dagster_run_retention_days)
     failed: list[str] = []
+    is_cleaned = False
     metadata: dict[str, Any] = {}
     with database.open() as opened:
         try:
             outcomes = _clean_our_tables(opened, settings, dry_run=config.dry_run)
             metadata["清理"] = dg.MetadataValue.table([_record(outcome) for outcome in outcomes])
             failed += [f"{outcome.rule.title}：{outcome.error}" for outcome in outcomes if outcome.error]
+            is_cleaned = not config.dry_run
         except RetentionBusy as busy:
             metadata["清理"] = str(busy)
         except psycopg.Error as failure:
@@ -61,7 +63,7 @@ def clean_up(context: dg.OpExecutionContext, config: RetentionConfig, database: 
         if failed:
             raise dg.Failure("；".join(failed), metadata=metadata, allow_retries=False)
         context.add_output_metadata(metadata)
-        if not config.dry_run:
+        if is_cleaned:
             resolve_retention_alert(opened)
 
 

@@ -1,4 +1,5 @@
-"""`biz.ai_live_events`: what happened, for those who watch: `cache_updated`, `alert_created`, `job_updated`.
+"""`biz.ai_live_events`: what happened, for those who watch: `cache_updated`, `job_updated`, `alert_created`,
+`alert_updated`.
 
 Rows are written in the transaction of the thing that happened; the notification carries the id only.
 """

@@ -1,5 +1,6 @@
 """What failures hold up, and what the guards refuse. What each failure leaves behind is in `test_failure_matrix.py`."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from zqyy_ai.domain.errors import SettingError
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.step import StepResult, StepStatus
 from zqyy_ai.llm.estimates import estimate_tokens
-from zqyy_ai.store.database import Connection
+from zqyy_ai.store.database import Connection, Database
 from zqyy_ai_tests.engine.workbench import (
     NOW,
     EmulatorControl,
@@ -21,6 +22,7 @@ from zqyy_ai_tests.engine.workbench import (
     prompt_about,
     request,
     spent,
+    wait_until,
 )
 
 APP = request().app
@@ -159,6 +161,22 @@ def test_a_turn_that_is_too_far_away_is_a_refusal_that_time_cures(
     assert logs(connection)[-1]["error_message"] == "rate_limited"
     assert alerts(connection) == [("rate_limited", 1)]
     assert held_rows(connection) == 0
+
+
+def test_a_throttled_call_that_waits_for_its_breaker_holds_no_rate_meanwhile(
+    engine: Engine, database: Database, connection: Connection, emulator: EmulatorControl
+) -> None:
+    emulator.plan({"kind": "http_error", "status": 429, "count": 2})
+    connection.execute("INSERT INTO biz.ai_breakers (app_type) VALUES ('throttled:app2_finance')")
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as threads:
+        with database.transaction() as prober:
+            # A probe is admitted in this order: the breaker, then the rate.
+            prober.execute("SELECT FROM biz.ai_breakers WHERE app_type = 'throttled:app2_finance' FOR UPDATE")
+            throttled = threads.submit(engine.step.run, request())
+            wait_until(lambda: connection.execute(waiting).rowcount == 1)
+            assert prober.execute("SELECT FROM biz.ai_rate_limits WHERE rate_key = 'app:app2_finance' FOR UPDATE NOWAIT").rowcount == 1
+        throttled.result(30)
 
 
 def test_throttling_makes_other_processes_wait_too(make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl) -> None:

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from zqyy_ai.definitions import defs
+from zqyy_ai.engine.retention import raise_retention_alert
 from zqyy_ai.orchestration import sensors
 from zqyy_ai.orchestration.resources import DatabaseResource
 from zqyy_ai.orchestration.retention import JOB_NAME, delete_runs, find_old_runs, retention
@@ -210,11 +211,13 @@ def test_a_failure_is_red_leaves_dagsters_part_done_and_raises_an_alert_that_the
         assert connection.execute("SELECT alert_status FROM biz.ai_alerts").fetchone() == {"alert_status": "resolved"}
 
 
-def test_while_somebody_else_cleans_up_the_job_says_so_and_is_good(stage: Stage) -> None:
+def test_while_somebody_else_cleans_up_the_job_says_so_is_good_and_ends_no_alert(stage: Stage) -> None:
+    raise_retention_alert(stage.database, "见 Dagster 运行 1")
     with stage.database.autocommit() as connection:
         assert retention_store.try_lock(connection)
         done = run_job(stage)
         retention_store.unlock(connection)
+        assert connection.execute("SELECT alert_status FROM biz.ai_alerts").fetchone() == {"alert_status": "open"}
 
     assert done.success
     assert "正在清理" in str(metadata_of(done)["清理"].value)
