@@ -85,7 +85,8 @@ class Token:
 class Written:
     """A number as it stands in the text: `value` in `unit` with 万 already multiplied, `half_step` half a unit of its last written digit.
 
-    `is_signed`: a plus or minus is written, and `value` has it.
+    `is_signed`: a plus or minus is written, and `value` has it. `is_scaled`: in 万 or the like. `is_plain_count`: it counts things in the
+    sentence (两点建议) and is no figure. `counted`: the unit's own word.
     """
 
     value: float

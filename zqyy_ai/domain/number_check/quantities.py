@@ -12,7 +12,7 @@ from typing import Any
 
 from zqyy_ai.domain.finance_columns import DISCOUNT_KINDS, FINANCE_COLUMNS, REVENUE_KINDS
 from zqyy_ai.domain.number_check.notation import COMPARISON, CURRENT, WEEKDAYS, WEEKEND, Unit, WrittenDate, day_of
-from zqyy_ai.domain.windows import AREA_TITLES, TIME_DIMENSION_TITLES, Area
+from zqyy_ai.domain.windows import AREA_TITLES, Area
 
 Facts = dict[str, Any]
 # The whole period, days of the week, a month ("2026-02") or a day.
@@ -260,6 +260,3 @@ def _numbers(value: Any) -> Iterator[tuple[str, float]]:
         for key, number in value.items():
             if isinstance(number, int | float) and not isinstance(number, bool):
                 yield key, number
-
-
-DIMENSION_WORDS = frozenset(TIME_DIMENSION_TITLES.values())

@@ -39,7 +39,13 @@ class Point:
 
 @dataclass(slots=True)
 class Context:
-    """What the text says of one number. The first of `points` is the likeliest; `against` is what it is compared with, where that is said."""
+    """What the text says of one number, or of a date.
+
+    `metrics` and `points`: what it may be about, the likeliest first. `against`: what it is compared with, where that is said. `sign`: of the
+    word for a direction. `bases`: metrics and areas that it is a share of. `parts`, `areas`, `all_days`: everything that the sentence named up
+    to here. `extreme`: 1 for 最高, -1 for 最低. `is_than_object`: it is the value of what is compared with (高于对比期的 47.2%). `is_ratio`: it is
+    told as a multiple of `against`. `date_told`: the date that it stands beside.
+    """
 
     metrics: list[str]
     points: list[Point]
@@ -64,7 +70,6 @@ class Context:
     compares: bool = False
     date_token: Token | None = None
     until: bool = False
-    nth_date: int = 0
     dates_told: int = 1
     role_said: str | None = None
     is_than_object: bool = False
@@ -130,7 +135,6 @@ class _Reader:
         sign_before: int | None = None
         respective: list[tuple[str, object]] | None = None
         told_before: Context | None = None
-        date_count: dict[int, int] = {}
         parts = _split_parts(sentence)
         extreme_dates = self._dates_by_extreme(sentence)
         parts_seen: list[str] = []
@@ -231,8 +235,6 @@ class _Reader:
                         context.role_said = self._role_of_date(part, index, role_here, than_in_sentence, role_before)
                         context.areas = [area_here] if area_here else []
                         if context.extreme is not None:
-                            context.nth_date = date_count.get(context.extreme, 0)
-                            date_count[context.extreme] = context.nth_date + 1
                             context.dates_told = extreme_dates.get(context.extreme, 1)
                         written: WrittenDate = token.payload
                         dated = token
@@ -320,7 +322,7 @@ class _Reader:
                         context.compares = bool(against) or than_in_sentence
                         context.extreme = extreme_here
                         context.has_extreme_in_sentence = any(t.kind is Kind.EXTREME for t in sentence)
-                        if extreme_here is None and number_of_part and parts_have_date_only(parts[number_of_part - 1][0]):
+                        if extreme_here is None and number_of_part and _has_a_date_only(parts[number_of_part - 1][0]):
                             context.extreme = extreme_before
                         if extreme_here is None and date_here is None and not metric_here and lead_start == 0 and index <= 1:
                             context.extreme = context.extreme if context.extreme is not None else extreme_before
@@ -663,7 +665,7 @@ class _Reader:
         return context
 
 
-def parts_have_date_only(part: list[Token]) -> bool:
+def _has_a_date_only(part: list[Token]) -> bool:
     return any(t.kind is Kind.DATE for t in part) and not any(t.kind is Kind.NUMBER for t in part)
 
 
