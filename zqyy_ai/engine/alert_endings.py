@@ -8,7 +8,7 @@ tell people of every swing.
 import logging
 from datetime import timedelta
 
-from zqyy_ai.engine.step import THROTTLED_ALERT
+from zqyy_ai.engine.call_alerts import THROTTLED
 from zqyy_ai.store import alerts
 from zqyy_ai.store.database import Database
 
@@ -20,7 +20,7 @@ _QUIET = timedelta(minutes=30)
 def resolve_what_is_over(database: Database) -> int:
     """Returns how many alerts it resolved."""
     with database.transaction() as connection:
-        over = alerts.over(connection, quiet=_QUIET, throttled=THROTTLED_ALERT.fingerprint)
+        over = alerts.over(connection, quiet=_QUIET, throttled=THROTTLED.fingerprint)
         resolved = sum(alerts.resolve(connection, fingerprint, "原因已消除") for fingerprint in over)
     if resolved:
         logger.info("alerts.resolved count=%s", resolved)

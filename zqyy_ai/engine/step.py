@@ -22,13 +22,14 @@ from uuid import uuid4
 import psycopg
 
 from zqyy_ai.domain.answers import Answer
-from zqyy_ai.domain.apps import APPS, App, AppType
+from zqyy_ai.domain.apps import App
 from zqyy_ai.domain.business_clock import Clock
 from zqyy_ai.domain.call_failures import BudgetEffect, FailureRule, RetryRule
 from zqyy_ai.domain.errors import ClaimLost, GuardRefusal
 from zqyy_ai.domain.number_check import NUMBER_CHECK, check_insights
+from zqyy_ai.engine import call_alerts
 from zqyy_ai.engine.worker import Worker
-from zqyy_ai.guards.breaker import EVERY_APP, BreakerGuard, Permit, throttle_name
+from zqyy_ai.guards.breaker import BreakerGuard, Permit
 from zqyy_ai.guards.budget import BudgetGuard, Reservation
 from zqyy_ai.guards.call_slots import Slot, SlotGuard
 from zqyy_ai.guards.rate_limit import RateGuard
@@ -37,8 +38,8 @@ from zqyy_ai.llm.estimates import estimate_tokens
 from zqyy_ai.llm.parsing import parse_reply
 from zqyy_ai.llm.replies import Reply, Usage
 from zqyy_ai.settings import Settings
-from zqyy_ai.store import alerts, cache, live_events, run_logs, step_claims
-from zqyy_ai.store.alerts import Alert, AlertType, Severity
+from zqyy_ai.store import cache, live_events, run_logs, step_claims
+from zqyy_ai.store.alerts import Alert
 from zqyy_ai.store.cache import CachedAnswer
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.run_logs import RunEnd, RunStatus, RunSubject
@@ -430,7 +431,7 @@ class GuardedStep:
 
         closed = self._database.write_surely(settle)
         if closed:
-            self._database.patiently(lambda connection: self._resolve(connection, closed))
+            self._database.patiently(lambda connection: call_alerts.resolve_closed(connection, self._guards.breaker, closed))
         return _Call(reply, answer, log_id, charged)
 
     def _release(self, permit: Permit, reservation: Reservation) -> None:
@@ -520,10 +521,10 @@ class GuardedStep:
         breaker, rule = self._guards.breaker, error.rule
         if rule.counts_for_breaker:
             if breaker.record_failure(connection, permit, error.error_code):
-                _raise_alert(connection, _circuit_alert(app, log_id))
+                call_alerts.raise_last(connection, call_alerts.circuit_opened(app, log_id))
         elif rule.holds_every_app:
             breaker.hold_every_app(connection, permit, error.error_code)
-            _raise_alert(connection, _account_alert(error, log_id))
+            call_alerts.raise_last(connection, call_alerts.account_held(error, log_id))
         elif rule.is_throttling:
             pause = timedelta(seconds=error.retry_after_seconds or 1.0)
             # The first 429 of a burst is waited out by the step itself; who waited and is throttled again is in a storm.
@@ -532,23 +533,12 @@ class GuardedStep:
             is_held = is_storm and breaker.record_throttled(connection, permit, error.error_code, pause)
             self._guards.rate.push_forward(connection, app.app_type, pause)
             if is_held:
-                _raise_alert(connection, _throttled_alert(app, error, log_id))
+                call_alerts.raise_last(connection, call_alerts.throttled(app, error, log_id))
         elif has_reply:
             # An answer that does not parse still came from an application that is up.
-            self._resolve(connection, breaker.record_success(connection, permit))
+            call_alerts.resolve_closed(connection, breaker, breaker.record_success(connection, permit))
         else:
             breaker.end_probe(connection, permit)
-
-    def _resolve(self, connection: Connection, closed: set[str]) -> None:
-        """Alerts of breakers that a call has just closed are over."""
-        for name in closed:
-            if name == EVERY_APP:
-                alerts.resolve(connection, ACCOUNT_ALERT.fingerprint)
-            elif name.startswith(throttle_name("")):
-                if not self._guards.breaker.is_any_app_throttled(connection):
-                    alerts.resolve(connection, THROTTLED_ALERT.fingerprint)
-            else:
-                alerts.resolve(connection, _circuit_alert(APPS[AppType(name)]).fingerprint)
 
     def _write_answer(self, request: StepRequest, claim: StepClaim, input_hash: str, call: _Call, calls: int, tokens: int) -> StepResult:
         answer = _with_number_check(request, call.answer.as_result())
@@ -614,7 +604,7 @@ class GuardedStep:
     # Results
 
     def _refused(self, request: StepRequest, refusal: GuardRefusal, input_hash: str, *, calls: int = 0, tokens: int = 0) -> StepResult:
-        alert = None if refusal.has_own_alert else _refusal_alert(request, refusal)
+        alert = call_alerts.step_refused(request.app, request.site.site_id, refusal)
 
         def note(connection: Connection) -> int | None:
             log_id = run_logs.record(
@@ -625,7 +615,7 @@ class GuardedStep:
                 error_message=refusal.reason,
             )
             if alert is not None:
-                _raise_alert(connection, replace(alert, log_id=log_id))
+                call_alerts.raise_last(connection, replace(alert, log_id=log_id))
             return log_id
 
         log_id = self._database.patiently(note)
@@ -642,12 +632,11 @@ class GuardedStep:
     def _failed(self, request: StepRequest, ended: _CallEnded, calls: int, tokens: int) -> StepResult:
         """The step is over without an answer: only now is a failure worth an operator's time."""
         error = ended.error
-        if not error.rule.is_throttling and not error.rule.holds_every_app:
-            try:
-                with self._database.transaction() as connection:
-                    alerts.raise_alert(connection, _failure_alert(request, ended))
-            except psycopg.Error:
-                logger.exception("step.alert_not_raised log_id=%s", ended.log_id)
+        alert = call_alerts.step_failed(
+            request.app, request.site.site_id, request.target_id, error, log_id=ended.log_id, seconds=ended.seconds
+        )
+        if alert is not None:
+            self._tell(alert)
         # Whoever is sent back spends no attempt: a step that pays on its way to such a failure would pay without end.
         may_go_back = error.rule.is_transient and not tokens
         retry_at = self._in(seconds=error.retry_after_seconds or 60.0) if may_go_back else None
@@ -660,6 +649,14 @@ class GuardedStep:
             error_message=str(error),
             retry_at=retry_at,
         )
+
+    def _tell(self, alert: Alert) -> None:
+        """In a transaction of its own; what the step brought is not lost when the alert can't be written."""
+        try:
+            with self._database.transaction() as connection:
+                call_alerts.raise_last(connection, alert)
+        except psycopg.Error:
+            logger.exception("step.alert_not_raised fingerprint=%s", alert.fingerprint)
 
     def _subject(self, request: StepRequest, input_hash: str) -> RunSubject:
         return RunSubject(
@@ -684,10 +681,6 @@ class GuardedStep:
         """Waits, but no longer than until the process is asked to stop."""
         if seconds > 0 and self._worker.stopping.wait(seconds):
             raise GuardRefusal("stopped", "进程正在停止,未发起调用", retry_at=self._in(seconds=5))
-
-
-ACCOUNT_ALERT = Alert(AlertType.ACCOUNT_HELD, "", severity=Severity.CRITICAL)
-THROTTLED_ALERT = Alert(AlertType.RATE_LIMITED, "", detail="throttled")
 
 
 def _with_number_check(request: StepRequest, answer: dict[str, Any]) -> dict[str, Any]:
@@ -727,50 +720,3 @@ def _run_end(status: RunStatus, reply: Reply, charged_tokens: int) -> RunEnd:
         session_id=reply.session_id,
         request_id=reply.request_id,
     )
-
-
-def _raise_alert(connection: Connection, alert: Alert) -> None:
-    """Behind a savepoint: an alert that cannot be written takes nothing else back. The transaction's last deed, see `store/alerts.py`."""
-    try:
-        with connection.transaction():
-            alerts.raise_alert(connection, alert)
-    except psycopg.Error:
-        logger.exception("step.alert_not_raised fingerprint=%s", alert.fingerprint)
-
-
-def _refusal_alert(request: StepRequest, refusal: GuardRefusal) -> Alert | None:
-    """For refusals that nothing else has told the operator of."""
-    kind, _, limit = refusal.reason.partition(":")
-    if kind == "budget_exceeded":
-        # A limit is one thing to act on, however many applications run into it.
-        site_id = request.site.site_id if limit.startswith("site_") else None
-        return Alert(AlertType.BUDGET_EXCEEDED, str(refusal), site_id, detail=refusal.reason)
-    if kind == "rate_limited":
-        return Alert(AlertType.RATE_LIMITED, str(refusal), request.site.site_id, request.app.app_type, detail=refusal.reason)
-    if kind == "log_unwritable":
-        # One cause, whatever was being made.
-        return Alert(AlertType.LOG_UNWRITABLE, str(refusal), severity=Severity.CRITICAL)
-    return None
-
-
-def _failure_alert(request: StepRequest, ended: _CallEnded) -> Alert:
-    app_type, error = request.app.app_type.value, ended.error
-    if error.rule.is_configuration:
-        message = f"{request.app.title} 的配置有误({error.error_code}):请检查 {request.app.app_id_setting}"
-        return Alert(AlertType.CONFIGURATION, message, None, app_type, ended.log_id, Severity.CRITICAL, error.error_code)
-    kind = AlertType.TIMEOUT if isinstance(error, CallTimedOut) else AlertType.FAILED
-    message = f"{request.app.title} {request.target_id} 调用失败({error.error_code},{ended.seconds:.1f} 秒)"
-    return Alert(kind, message, request.site.site_id, app_type, ended.log_id, detail=error.error_code)
-
-
-def _account_alert(error: ModelCallError, log_id: int) -> Alert:
-    return replace(ACCOUNT_ALERT, message=f"百炼拒绝了整个账户的调用({error.error_code}),所有应用已暂停", log_id=log_id)
-
-
-def _throttled_alert(app: App, error: ModelCallError, log_id: int) -> Alert:
-    message = f"百炼持续限流({error.error_code},{app.title}),暂缓调用,定时试探,恢复后自动继续"
-    return replace(THROTTLED_ALERT, message=message, log_id=log_id)
-
-
-def _circuit_alert(app: App, log_id: int | None = None) -> Alert:
-    return Alert(AlertType.CIRCUIT_OPEN, f"{app.title} 连续失败,熔断器已打开", None, app.app_type.value, log_id, Severity.CRITICAL)

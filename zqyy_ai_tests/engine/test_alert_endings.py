@@ -1,7 +1,7 @@
 import pytest
 
 from zqyy_ai.engine.alert_endings import resolve_what_is_over
-from zqyy_ai.engine.step import ACCOUNT_ALERT, THROTTLED_ALERT
+from zqyy_ai.engine.call_alerts import ACCOUNT_HELD, THROTTLED
 from zqyy_ai.store import alerts
 from zqyy_ai.store.alerts import Alert, AlertStatus, AlertType
 from zqyy_ai.store.database import Connection, Database
@@ -64,7 +64,7 @@ def test_a_success_elsewhere_tells_nothing_about_an_alert(elsewhere: dict[str, o
 
 @pytest.mark.parametrize(
     ("alert", "breaker"),
-    [(CIRCUIT, "app2_finance"), (ACCOUNT_ALERT, "*"), (THROTTLED_ALERT, "throttled:app2_finance")],
+    [(CIRCUIT, "app2_finance"), (ACCOUNT_HELD, "*"), (THROTTLED, "throttled:app2_finance")],
     ids=["circuit", "account", "throttling"],
 )
 def test_a_breakers_alert_lasts_as_long_as_the_breaker_is_not_closed(
