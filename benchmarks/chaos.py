@@ -508,8 +508,8 @@ def table(outcomes: list[Outcome], seed: int) -> str:
         )
     lines += [
         "",
-        "¹ Jobs not completed, reservations, claims, slots and run logs still running, together. ² Answers that were paid for, and whose process",
-        "died before it could write them; charged at their estimates. ³ Calls for a window whose answer had been written.",
+        "¹ Jobs not completed, reservations, claims, slots and run logs still running, together. ² Answers that were paid for and not kept: their",
+        "process died before it could write them, or nobody could read them; charged. ³ Calls for a window whose answer had been written.",
     ]
     return "\n".join(lines)
 
