@@ -1,18 +1,18 @@
 """What an operator is told of calls: that a step failed or was refused, and that applications are held.
 
 One alert a cause: a held application, account or budget limit is one thing to act on, however many steps run into it, so those alerts are
-raised where the hold begins and resolved where it ends.
+raised where the hold begins. How they end: `alert_endings.py`.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 
 import psycopg
 
-from zqyy_ai.domain.apps import APPS, App, AppType
+from zqyy_ai.domain.apps import App
 from zqyy_ai.domain.errors import GuardRefusal
-from zqyy_ai.guards.breaker import EVERY_APP, BreakerGuard, throttle_name
+from zqyy_ai.guards.breaker import EVERY_APP
 from zqyy_ai.llm.errors import CallTimedOut, ModelCallError
 from zqyy_ai.store import alerts
 from zqyy_ai.store.alerts import Alert, AlertType, Severity
@@ -34,7 +34,7 @@ def throttled(app: App, error: ModelCallError, log_id: int) -> Alert:
     return replace(THROTTLED, message=message, log_id=log_id)
 
 
-def circuit_opened(app: App, log_id: int | None = None) -> Alert:
+def circuit_opened(app: App, log_id: int) -> Alert:
     return Alert(AlertType.CIRCUIT_OPEN, f"{app.title} 连续失败,熔断器已打开", None, app.app_type.value, log_id, Severity.CRITICAL)
 
 
@@ -76,13 +76,8 @@ def raise_last(connection: Connection, alert: Alert) -> None:
         logger.exception("alert.not_raised fingerprint=%s", alert.fingerprint)
 
 
-def resolve_closed(connection: Connection, breaker: BreakerGuard, closed: Iterable[str]) -> None:
-    """The alerts of breakers that a call has just closed are over."""
-    for name in closed:
-        if name == EVERY_APP:
-            alerts.resolve(connection, ACCOUNT_HELD.fingerprint)
-        elif name.startswith(throttle_name("")):
-            if not breaker.is_any_app_throttled(connection):
-                alerts.resolve(connection, THROTTLED.fingerprint)
-        else:
-            alerts.resolve(connection, circuit_opened(APPS[AppType(name)]).fingerprint)
+def resolve_closed(connection: Connection, closed: Collection[str]) -> None:
+    """After a call that closed these breakers. The account's alert is over; those of breakers and throttling, which come and go, end by
+    `alert_endings.py`."""
+    if EVERY_APP in closed:
+        alerts.resolve(connection, ACCOUNT_HELD.fingerprint)

@@ -431,7 +431,7 @@ class GuardedStep:
 
         closed = self._database.write_surely(settle)
         if closed:
-            self._database.patiently(lambda connection: call_alerts.resolve_closed(connection, self._guards.breaker, closed))
+            self._database.patiently(lambda connection: call_alerts.resolve_closed(connection, closed))
         return _Call(reply, answer, log_id, charged)
 
     def _release(self, permit: Permit, reservation: Reservation) -> None:
@@ -536,7 +536,7 @@ class GuardedStep:
                 call_alerts.raise_last(connection, call_alerts.throttled(app, error, log_id))
         elif has_reply:
             # An answer that does not parse still came from an application that is up.
-            call_alerts.resolve_closed(connection, breaker, breaker.record_success(connection, permit))
+            call_alerts.resolve_closed(connection, breaker.record_success(connection, permit))
         else:
             breaker.end_probe(connection, permit)
 

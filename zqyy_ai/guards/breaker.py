@@ -163,10 +163,6 @@ class BreakerGuard:
         # Without a probe, what it touched were counters of closed breakers.
         return {row["app_type"] for row in rows} if permit.probe_token is not None else set()
 
-    def is_any_app_throttled(self, connection: Connection) -> bool:
-        row = connection.execute(named_queries("breakers", SQL_PACKAGE)["any_throttled"]).fetchone()
-        return bool(row and row["is_throttled"])
-
     def record_failure(self, connection: Connection, permit: Permit, reason: str) -> bool:
         """Counts a failure; True when it opened the breaker. Call inside a transaction."""
         if permit.probe_token is not None:

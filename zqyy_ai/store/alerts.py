@@ -205,9 +205,10 @@ def resolve(connection: Connection, fingerprint: str, reason: str = "") -> bool:
     return True
 
 
-def over(connection: Connection, *, quiet: timedelta, throttled: str) -> list[str]:
+def over(connection: Connection, *, quiet: timedelta, breaker_quiet: timedelta, throttled: str) -> list[str]:
     """Fingerprints of alerts about calls and breakers whose cause is over; `throttled` is the one of throttling that lasts."""
-    rows = connection.execute(named_queries("alerts")["over"], {"quiet": quiet, "throttled": throttled})
+    wanted = {"quiet": quiet, "breaker_quiet": breaker_quiet, "throttled": throttled}
+    rows = connection.execute(named_queries("alerts")["over"], wanted)
     return [row["fingerprint"] for row in rows]
 
 

@@ -63,19 +63,29 @@ def test_a_success_elsewhere_tells_nothing_about_an_alert(elsewhere: dict[str, o
 
 
 @pytest.mark.parametrize(
-    ("alert", "breaker"),
-    [(CIRCUIT, "app2_finance"), (ACCOUNT_HELD, "*"), (THROTTLED, "throttled:app2_finance")],
+    ("alert", "breaker", "minutes_ago"),
+    [(CIRCUIT, "app2_finance", 6), (ACCOUNT_HELD, "*", 0), (THROTTLED, "throttled:app2_finance", 6)],
     ids=["circuit", "account", "throttling"],
 )
 def test_a_breakers_alert_lasts_as_long_as_the_breaker_is_not_closed(
-    alert: Alert, breaker: str, database: Database, connection: Connection
+    alert: Alert, breaker: str, minutes_ago: int, database: Database, connection: Connection
 ) -> None:
-    raised(database, alert, minutes_ago=0)
+    raised(database, alert, minutes_ago=minutes_ago)
     set_breaker(connection, breaker, "half_open")
     assert resolve_what_is_over(database) == 0
     connection.execute("UPDATE biz.ai_breakers SET state = 'closed'")
     assert resolve_what_is_over(database) == 1
     assert status_of(connection, alert) == "resolved"
+
+
+@pytest.mark.parametrize("alert", [CIRCUIT, THROTTLED], ids=["circuit", "throttling"])
+def test_a_breaker_that_closes_and_opens_again_each_minute_tells_people_once(
+    alert: Alert, database: Database, connection: Connection
+) -> None:
+    for _ in range(5):
+        raised(database, alert, minutes_ago=1)
+        assert resolve_what_is_over(database) == 0, "closed for a minute only"
+    assert connection.execute("SELECT change FROM biz.ai_alert_deliveries").fetchall() == [{"change": "opened"}]
 
 
 def test_what_a_person_ignored_or_must_repair_is_left_as_it_is(database: Database, connection: Connection) -> None:

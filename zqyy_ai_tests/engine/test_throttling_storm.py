@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from zqyy_ai.domain.windows import WINDOW_KEYS
+from zqyy_ai.engine.alert_endings import resolve_what_is_over
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.step import StepStatus
 from zqyy_ai.store.database import Connection
@@ -79,8 +80,10 @@ def test_a_storm_of_throttling_ends_with_everything_done_one_alert_and_one_probe
     [(alert_type, occurrences)] = alerts(connection)
     assert alert_type == "rate_limited"
     assert occurrences >= len(probes)
-    states = connection.execute("SELECT alert_status, site_id, app_type FROM biz.ai_alerts").fetchall()
-    assert states == [{"alert_status": "resolved", "site_id": None, "app_type": None}]
+    states = connection.execute("SELECT alert_status, reopened_count, site_id, app_type FROM biz.ai_alerts").fetchall()
+    assert states == [{"alert_status": "open", "reopened_count": 0, "site_id": None, "app_type": None}], "told once"
+    connection.execute("UPDATE biz.ai_alerts SET last_seen_at = last_seen_at - interval '6 minutes'")
+    assert resolve_what_is_over(engines[0].database) == 1, "it ends when the storm stays away"
 
 
 def test_a_single_429_is_waited_out_by_its_own_step_and_holds_nobody(

@@ -27,9 +27,6 @@ SET state = 'closed', failures = 0, retry_at = NULL, probe_token = NULL, probe_l
 FROM closing WHERE breaker.app_type = closing.app_type
 RETURNING breaker.app_type
 
--- name: any_throttled
-SELECT EXISTS (SELECT FROM biz.ai_breakers WHERE app_type LIKE 'throttled:%%' AND state <> 'closed') AS is_throttled
-
 -- name: end_probe
 WITH probed AS MATERIALIZED (
     SELECT app_type FROM biz.ai_breakers

@@ -51,17 +51,20 @@ LIMIT %(limit)s
 INSERT INTO biz.ai_alert_deliveries (alert_id, change) VALUES (%(alert_id)s, %(change)s)
 
 -- name: over
--- Open or acked alerts whose cause is over: their breaker is closed again (its alert was not resolved if that process died), or calls of
--- their scope succeed and it did not happen again for a while. An ignored one stays: resolved, its next occurrence would be told again.
+-- Open or acked alerts whose cause is over. Of the account: its hold has ended (and the process that ended it died before it said so). Of
+-- breakers and throttling: closed, and not opened again for a short while. Of calls: those of their scope succeed, and it did not happen
+-- again for a long while. An ignored one stays: resolved, its next occurrence would be told again.
 SELECT fingerprint FROM biz.ai_alerts alert
 WHERE fingerprint IS NOT NULL AND alert_status IN ('open', 'acked')
   AND CASE
-      WHEN alert_type = 'circuit_open' THEN
-          NOT EXISTS (SELECT FROM biz.ai_breakers WHERE app_type = alert.app_type AND state <> 'closed')
       WHEN alert_type = 'account_held' THEN
           NOT EXISTS (SELECT FROM biz.ai_breakers WHERE app_type = '*' AND state <> 'closed')
+      WHEN alert_type = 'circuit_open' THEN
+          last_seen_at < clock_timestamp() - %(breaker_quiet)s
+          AND NOT EXISTS (SELECT FROM biz.ai_breakers WHERE app_type = alert.app_type AND state <> 'closed')
       WHEN fingerprint = %(throttled)s THEN
-          NOT EXISTS (SELECT FROM biz.ai_breakers WHERE app_type LIKE 'throttled:%%' AND state <> 'closed')
+          last_seen_at < clock_timestamp() - %(breaker_quiet)s
+          AND NOT EXISTS (SELECT FROM biz.ai_breakers WHERE app_type LIKE 'throttled:%%' AND state <> 'closed')
       WHEN alert_type IN ('timeout', 'configuration', 'budget_exceeded', 'rate_limited', 'log_unwritable') OR (alert_type = 'failed' AND app_type IS NOT NULL) THEN
           last_seen_at < clock_timestamp() - %(quiet)s
           AND EXISTS (SELECT FROM biz.ai_run_logs log
