@@ -492,9 +492,10 @@ def _execute(played: Stage, statement: str) -> None:
 # The table
 
 
-def table(outcomes: list[Outcome], seed: int) -> str:
+def table(outcomes: list[Outcome], seed: int, other_load: float) -> str:
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, load average {other_load:.1f} before the start"
     lines = [
-        f"Seed {seed}; 3 sites, {SLOTS} calls at once, answers after 2–4 s; {os.cpu_count()} cores, {platform.system()} {platform.machine()}.",
+        f"Seed {seed}; 3 sites, {SLOTS} calls at once, answers after 2–4 s; {machine}.",
         "",
         "| fault | times | windows right | left over¹ | calls | paid, lost² | paid again³ | longest recovery | all done after | alerts (occurrences) | kept |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -529,14 +530,14 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # that connections are lost is the point
     names = [arguments.only] if arguments.only else list(SCENARIOS)
-    outcomes = []
+    outcomes, other_load = [], os.getloadavg()[0]
     with chaos_stage(arguments.sites) as played:
         for name in names:
             outcomes.append(play(played, name, arguments.seed))
             print(f"{name}: {outcomes[-1]}", flush=True)
             for broken in outcomes[-1].broken_promises():
                 print(f"{name}: BROKEN: {broken}", flush=True)
-    text = table(outcomes, arguments.seed)
+    text = table(outcomes, arguments.seed, other_load)
     print(text)
     if not arguments.only and arguments.sites == 3:
         _write_page(text)
