@@ -1,7 +1,7 @@
 """Whether the numbers of an answer follow from the facts of its prompt.
 
-Reads the numbers (`notation.py`), what the sentence says of them (`reading.py`), and looks for a rule (`rules.py`) by which they follow from
-the facts (`quantities.py`). Pure: no I/O, no model. What it cannot explain is listed, not judged: a reader decides.
+Reads the numbers (`notation.py`), what the sentence says of them (`reading.py`, as `contexts.py` has it), and looks for a rule (`rules.py`) by
+which they follow from the facts (`quantities.py`). Pure: no I/O, no model. What it cannot explain is listed, not judged: a reader decides.
 """
 
 from collections.abc import Iterable

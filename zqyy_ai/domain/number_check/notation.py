@@ -1,6 +1,6 @@
 """Reading a Chinese sentence about money: its numbers, its dates, and the words that say what they are.
 
-What a word means for a number is not decided here (`reading.py`). Invariant: tokens come in the text's order, don't overlap, and their
+What a word means for a number is not decided here (`parts.py`, `beside.py`). Invariant: tokens come in the text's order, don't overlap, and their
 offsets are those of the text as it was given.
 """
 

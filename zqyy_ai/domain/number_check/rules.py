@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 
+from zqyy_ai.domain.number_check.contexts import Context, Point, ReadNumber
 from zqyy_ai.domain.number_check.notation import COMPARISON, CURRENT, REVENUE, WEEKDAYS, WEEKEND, Bound, Unit, Written, WrittenDate
 from zqyy_ai.domain.number_check.quantities import (
     DISCOUNT_TITLES,
@@ -32,7 +33,6 @@ from zqyy_ai.domain.number_check.quantities import (
     Span,
     Value,
 )
-from zqyy_ai.domain.number_check.reading import Context, Point, ReadNumber
 
 
 class Rule(StrEnum):
