@@ -189,4 +189,6 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         return Settings.model_validate({name: source[name] for name in names if source.get(name)})
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_input=False)[0]
-        raise SettingError(f"{first['loc'][0] if first['loc'] else 'settings'}: {first['msg'].removeprefix('Value error, ')}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        # What contradicts another setting names both itself.
+        raise SettingError(f"{first['loc'][0]}: {said}" if first["loc"] else said) from None

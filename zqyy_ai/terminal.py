@@ -146,7 +146,7 @@ def watch_retention(console: Console, steps: Iterable[Outcome]) -> list[Outcome]
 def retention_table(outcomes: list[Outcome], *, dry_run: bool) -> Table:
     table = Table(title="将清理的数据（未改变任何数据）" if dry_run else "清理结果", title_justify="left")
     table.add_column("数据", overflow="fold")
-    for heading in ("早于", "现有行数", "将清理" if dry_run else "已清理", "用时（秒）"):
+    for heading in ("早于", "全表行数", "将清理" if dry_run else "已清理", "用时（秒）"):
         table.add_column(heading, justify="right")
     table.add_column("备注")
     for outcome in outcomes:

@@ -46,6 +46,8 @@ _SHORTEST_SEND_BACK = timedelta(seconds=60)
 _LONGEST_SEND_BACK = timedelta(minutes=30)
 # After trouble of our own database, which is over sooner than somebody else's.
 _SHORTEST_AFTER_DATABASE_TROUBLE = timedelta(seconds=5)
+# Refusals that end with a breaker.
+_HELD = ("circuit_open", "rate_limited")
 _NO_ROOM_PAUSES_SECONDS = (1.0, 2.0, *(4.0,) * 7)
 _DATABASE_TROUBLE = ("database_lost", "log_unwritable")
 _GIVEN_UP = "本任务的上一轮已失败,不再重复调用;需要时请发起新的预热"
@@ -316,10 +318,18 @@ class PrewarmRun:
         if any(outcome.result.error_code == call_pauses.REFUSAL for outcome in self._counts.bad):
             # Nobody asks for a run while the pause lasts, so the job may go on as soon as it ends.
             return self._engine.clock.now()
+        if all(outcome.result.error_code in _HELD for outcome in self._counts.bad) and not self._is_any_app_held():
+            # This very run's probe may have shown that it is over, just after the others were refused.
+            return self._engine.clock.now()
         is_ours = all(outcome.result.error_code in _DATABASE_TROUBLE for outcome in self._counts.bad)
         shortest = _SHORTEST_AFTER_DATABASE_TROUBLE if is_ours else _SHORTEST_SEND_BACK
         pause: timedelta = min(shortest * int(2 ** min(job.sent_back_count, 10)), _LONGEST_SEND_BACK)
         return max(min(curable), self._engine.clock.now() + pause)
+
+    def _is_any_app_held(self) -> bool:
+        apps = {finance_app_of(window).app_type for window in self._windows}
+        with self._engine.database.autocommit() as connection:
+            return self._engine.guards.breaker.is_any_held(connection, apps)
 
     def _job_of_a_person(self) -> NewJob:
         one = self._windows[0] if len(self._windows) == 1 else None

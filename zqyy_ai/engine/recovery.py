@@ -5,6 +5,7 @@ Either at once, because Dagster has said that a run died, or by and by, when a l
 
 import logging
 from dataclasses import dataclass
+from uuid import UUID
 
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.job_alerts import raise_for_job
@@ -46,8 +47,9 @@ def recover_lost_leases(database: Database, budget: BudgetGuard, *, max_attempts
 def recover_dead_run(database: Database, budget: BudgetGuard, run_id: str, *, max_attempts: int) -> Recovered:
     """For one Dagster run that is known to be over: does not wait for its leases. A run that ended its job itself left nothing."""
     with database.transaction() as connection:
-        charged, released = _free_workers(connection, budget, run_id)
+        worker_ids = leases.workers_of_run(connection, run_id)
         lost = trigger_jobs.give_up_lost(connection, max_attempts=max_attempts, dead_run_id=run_id)
+        charged, released = _free_workers(connection, budget, worker_ids)
         run_logs.close_of_dead_run(connection, run_id)
         return _recovered(connection, lost, charged, released)
 
@@ -55,15 +57,15 @@ def recover_dead_run(database: Database, budget: BudgetGuard, run_id: str, *, ma
 def recover_cancelled_run(database: Database, budget: BudgetGuard, run_id: str) -> Recovered:
     """For one that a person cancelled: what it held is freed, and its job ends, because nobody wants it again."""
     with database.transaction() as connection:
-        charged, released = _free_workers(connection, budget, run_id)
+        worker_ids = leases.workers_of_run(connection, run_id)
         ended = trigger_jobs.cancel_of_run(connection, run_id)
+        charged, released = _free_workers(connection, budget, worker_ids)
         run_logs.close_of_dead_run(connection, run_id)
         return _recovered(connection, ended, charged, released, is_alarming=False)
 
 
-def _free_workers(connection: Connection, budget: BudgetGuard, run_id: str) -> tuple[int, int]:
-    """Reservations charged and released."""
-    worker_ids = leases.workers_of_run(connection, run_id)
+def _free_workers(connection: Connection, budget: BudgetGuard, worker_ids: list[UUID]) -> tuple[int, int]:
+    """Reservations charged and released. After the jobs, as everywhere: rows are locked in one order."""
     charged, released = budget.settle_of_the_dead(connection, worker_ids)
     for worker_id in worker_ids:
         leases.free_all(connection, worker_id)

@@ -199,6 +199,11 @@ class _Sweep:
                 done = retention.remove(self._connection, self._rule.disposal, parameters, keys)
             self._passed_over += len(keys) - done
             return done
+        except psycopg.errors.QueryCanceled:
+            # Too much for the time of one statement: large texts on a slow disk.
+            if len(keys) == 1:
+                self._passed_over += 1
+                return 0
         except (psycopg.errors.ForeignKeyViolation, psycopg.errors.RestrictViolation) as refused:
             if len(keys) == 1:
                 self._held[refused.diag.constraint_name or "?"] += 1

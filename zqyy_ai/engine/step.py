@@ -38,7 +38,7 @@ from zqyy_ai.llm.estimates import estimate_tokens
 from zqyy_ai.llm.parsing import parse_reply
 from zqyy_ai.llm.replies import Reply, Usage
 from zqyy_ai.settings import Settings
-from zqyy_ai.store import cache, live_events, run_logs, step_claims
+from zqyy_ai.store import cache, live_events, run_logs, step_claims, trigger_jobs
 from zqyy_ai.store.alerts import Alert
 from zqyy_ai.store.cache import CachedAnswer
 from zqyy_ai.store.database import Connection, Database
@@ -431,7 +431,7 @@ class GuardedStep:
 
         closed = self._database.write_surely(settle)
         if closed:
-            self._database.patiently(lambda connection: call_alerts.resolve_closed(connection, closed))
+            self._database.patiently(partial(_go_on_after, closed=closed))
         return _Call(reply, answer, log_id, charged)
 
     def _release(self, permit: Permit, reservation: Reservation) -> None:
@@ -536,7 +536,9 @@ class GuardedStep:
                 call_alerts.raise_last(connection, call_alerts.throttled(app, error, log_id))
         elif has_reply:
             # An answer that does not parse still came from an application that is up.
-            call_alerts.resolve_closed(connection, breaker.record_success(connection, permit))
+            closed = breaker.record_success(connection, permit)
+            if closed:
+                _go_on_after(connection, closed)
         else:
             breaker.end_probe(connection, permit)
 
@@ -681,6 +683,12 @@ class GuardedStep:
         """Waits, but no longer than until the process is asked to stop."""
         if seconds > 0 and self._worker.stopping.wait(seconds):
             raise GuardRefusal("stopped", "进程正在停止,未发起调用", retry_at=self._in(seconds=5))
+
+
+def _go_on_after(connection: Connection, closed: set[str]) -> None:
+    """A call has closed these breakers: those who wait for them need not wait longer."""
+    trigger_jobs.hasten(connection)
+    call_alerts.resolve_closed(connection, closed)
 
 
 def _with_number_check(request: StepRequest, answer: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ Fails closed: when the state cannot be read, the call is not made. The same data
 be paid.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -153,6 +154,12 @@ class BreakerGuard:
             if decided != breaker:
                 self._save(connection, name, decided)
         return Permit(app_type, probe_token)
+
+    def is_any_held(self, connection: Connection, app_types: Iterable[str]) -> bool:
+        """Whether a breaker that calls of these applications must pass is not closed."""
+        names = {name for app_type in app_types for name in _names_of(app_type)}
+        rows = connection.execute(named_queries("breakers", SQL_PACKAGE)["not_closed"], {"app_types": sorted(names)})
+        return any(row["app_type"] != _PAUSE for row in rows)
 
     def record_success(self, connection: Connection, permit: Permit) -> set[str]:
         """Also closes a hold whose probe this call was. Returns the names of the breakers that it closed."""

@@ -1,7 +1,7 @@
 """The pause switch: a person stops all calls of all applications, with a reason, until a person lets them go on.
 
-The breakers' admission looks at it (`breaker.py`), when a call asks and once more in the transaction after which the call leaves, so that
-nothing leaves after the pause was committed. Calls already under way are paid: they end, and their answers are written.
+The breakers' admission looks at it (`breaker.py`), when a call asks and once more in the transaction after which the call leaves: what
+leaves after the pause was committed had looked some milliseconds before. Calls already under way are paid: they end, and their answers are written.
 
 Fails closed: when the switch cannot be read, the call is not made.
 """

@@ -172,7 +172,7 @@ def _record(outcome: Outcome) -> dg.TableRecord:
         {
             "名称": rule.title,
             "早于": rule.older_than,
-            "现有行数": outcome.rows_before,
+            "全表行数": outcome.rows_before,
             "将删除": outcome.due if outcome.due is not None else "",
             "已删除": outcome.done if outcome.due is None else "",
             "外键保留": sum(outcome.held.values()),

@@ -219,6 +219,14 @@ def send_back(connection: Connection, job: TriggerJob, not_before: datetime, rea
     return row is not None
 
 
+def hasten(connection: Connection) -> int:
+    """Prewarms that were sent back need not wait out their pause: what held calls is over. Returns how many."""
+    hastened = connection.execute(named_queries("trigger_jobs")["hasten"]).rowcount
+    if hastened:
+        wake_workers(connection)
+    return hastened
+
+
 def record_progress(connection: Connection, job: TriggerJob, progress: dict[str, int]) -> None:
     """Keeps the job's counters (total, done, reused, failed, calls, tokens) for those who watch, and the moment of this step."""
     connection.execute(

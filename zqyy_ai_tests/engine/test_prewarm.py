@@ -141,6 +141,36 @@ def test_a_prewarm_that_is_paused_goes_on_after_it_and_pays_for_nothing_twice(
     assert held_rows(connection) == 0
 
 
+# A hold
+
+
+def test_jobs_that_waited_for_a_hold_go_on_as_soon_as_a_probe_ends_it(
+    database: Database, emulator: EmulatorControl, make_engine: EngineMaker, connection: Connection
+) -> None:
+    """Not when their pause of minutes is over: the first round after an outage spends one probe, and must not cost another pause."""
+    engine = make_engine(ZQYY_LLM_CONCURRENCY="8")
+    held_job, other_job = fire_load(engine), fire_load(engine, site_id=1002)
+    emulator.plan({"kind": "http_error", "status": 403, "code": "Arrearage"})
+    prewarm(engine, asked_by_sensor=True)
+    prewarm(engine, site_id=1002, asked_by_sensor=True)
+    assert all(row["status"] == "pending" and row["not_before"] is not None for row in jobs(connection))
+
+    emulator.plan(latency={"kind": "fixed", "seconds": 0.2})
+    connection.execute("UPDATE biz.ai_breakers SET retry_at = clock_timestamp() WHERE app_type = '*'")
+    connection.execute("UPDATE biz.ai_trigger_jobs SET not_before = clock_timestamp() + interval '10 minutes' WHERE id = %s", [other_job])
+    connection.execute("UPDATE biz.ai_trigger_jobs SET not_before = NULL WHERE id = %s", [held_job])
+    probing = statuses(prewarm(engine, asked_by_sensor=True))
+
+    assert probing[StepStatus.ANSWERED] >= 1
+    assert probing[StepStatus.REFUSED] >= 1, "the others were refused while the probe was under way"
+    waiting = job_of(connection, held_job)
+    assert waiting.status is JobStatus.PENDING
+    assert waiting.not_before is not None and waiting.not_before <= engine.clock.now()
+    assert job_of(connection, other_job).not_before is None
+    assert statuses(prewarm(engine, asked_by_sensor=True)).keys() == {StepStatus.ANSWERED, StepStatus.REUSED}
+    assert job_of(connection, held_job).status is JobStatus.COMPLETED
+
+
 # The whole site
 
 

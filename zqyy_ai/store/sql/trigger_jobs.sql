@@ -79,6 +79,10 @@ SET status = 'pending', not_before = %(not_before)s, error_message = %(error_mes
 WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s AND status = 'running'
 RETURNING id
 
+-- name: hasten
+UPDATE biz.ai_trigger_jobs SET not_before = NULL
+WHERE status = 'pending' AND event_type = 'dws_completed' AND sent_back_count > 0 AND not_before > clock_timestamp()
+
 -- name: progressed
 UPDATE biz.ai_trigger_jobs SET progress_at = clock_timestamp(), progress = %(progress)s WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s
 
