@@ -112,6 +112,19 @@ def rules_of(text: str) -> list[tuple[str, Rule]]:
         ("建议在 14:00-18:00 推出 8 折套餐。", [Rule.PROPOSAL] * 3),
         ("西门2店：1. 两点建议，第2条优先，3 个区域可先试。", []),
         ("订单百分之二点三的增长，客人２３４５人。", [Rule.FACT, Rule.FACT]),
+        ("净收入十八万元，大厅A区贡献了五分之二的净收入。", [Rule.UNIT_CHANGE] * 2),
+        ("上月净收入 20 万元，本月 18 万元。", [Rule.UNIT_CHANGE] * 2),
+        ("一季度净收入 20 万元，二季度为 18 万元。", [Rule.DATE, Rule.UNIT_CHANGE] * 2),
+        ("4月净收入 18 万元。", [Rule.DATE, Rule.UNIT_CHANGE]),
+        ("净收入比3月少 19,999.5 元。", [Rule.DATE, Rule.CHANGE_AGAINST_COMPARISON]),
+        ("本期和对比期净收入分别为 18 万元和 20 万元。", [Rule.UNIT_CHANGE] * 2),
+        ("周末日均净收入是工作日 8,000 元的 1.5 倍。", [Rule.FACT, Rule.RATIO_OF_TWO]),
+        ("平均每天净收入由 10,000 元降至 9,000.03 元。", [Rule.FACT] * 2),
+        ("工作日日均订单 40 单，全月共 900 单订单，接待 2345 位客人。", [Rule.FACT] * 3),
+        ("大厅A区以 40% 的占比居首。", [Rule.FACT]),
+        ("受订单下降影响净收入仅 18 万元。", [Rule.UNIT_CHANGE]),
+        ("比预想中更好的KTV净收入 36,000 元。", [Rule.FACT]),
+        ("净收入应达到 25 万元以上。", [Rule.PROPOSAL]),
     ],
 )
 def test_a_number_is_explained_by_its_rule(text: str, rules: list[Rule]) -> None:
@@ -142,6 +155,13 @@ def test_a_number_is_explained_by_its_rule(text: str, rules: list[Rule]) -> None
         ("建议排查KTV 7.2% 的增幅。", "7.2%"),
         ("周末日均净收入比工作日低 50%。", "50%"),
         ("对比期缺数 3 天。", "3 天"),
+        ("净收入分别为 18 万元和 20 万元。", "20 万元"),
+        ("对应的净收入为 25 万元。", "25 万元"),
+        ("净收入几乎翻倍。", "翻倍"),
+        ("商品腰斩。", "腰斩"),
+        ("台费占毛收入的一半。", "一半"),
+        ("2月30日净收入 5,000 元。", "2月30日"),
+        ("3月至4月净收入 18 万元。", "3月"),
     ],
 )
 def test_a_right_value_in_the_wrong_place_and_an_invented_one_are_unexplained(text: str, wrong: str) -> None:
@@ -161,6 +181,7 @@ def test_a_right_value_in_the_wrong_place_and_an_invented_one_are_unexplained(te
         ("台时利用率由47.6%{}43.2%。", "降至", "升至"),
         ("订单数{}2.3%，客人也不少。", "+", "-"),
         ("大厅A区和KTV净收入分别变化-15.5%和{}6.2%。", "+", "-"),
+        ("订单数和{}分别增长 2.3% 和 9.1%。", "台费", "毛收入"),
     ],
 )
 def test_the_word_for_a_direction_must_be_the_facts_own(text: str, right: str, wrong: str) -> None:

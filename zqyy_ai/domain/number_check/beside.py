@@ -36,7 +36,7 @@ def context_beside(around: Surroundings, metrics: list[str], metrics_before: lis
         # 18.9% 的跌幅
         context.moves, context.sign = True, around.tail[0].payload or None
     if not around.has_in_lead(Kind.AVERAGE) and around.part.has(Kind.AVERAGE, around.index):
-        # 日均净收入 9,000 元，订单 45 单: 日均 was said of a number before.
+        # 每天净收入由 10,000 元降至 9,000 元: 每天 was said of a number before.
         context.averages = not context.names_metric or context.metrics[0] in ("净收入", "订单数", REVENUE)
     if context.moves_to or any(token.kind is Kind.TARGET for token in around.tail[:2]):
         context.is_target = True

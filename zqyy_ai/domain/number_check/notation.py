@@ -385,6 +385,7 @@ def _date_of(match: re.Match[str]) -> WrittenDate:
 
 
 def _number_of(match: re.Match[str], text: str) -> Written | None:
+    """None where it is no number: 第2条, 一成不变."""
     start, end = match.span()
     if match["ordinal"] is not None:
         return None
@@ -392,29 +393,7 @@ def _number_of(match: re.Match[str], text: str) -> Written | None:
         return Written(0, 0, Unit.OTHER)
     bound = _bound(text, start, end)
     if match["digits"] is not None:
-        digits = match["digits"].replace(",", "")
-        scale = {"万": 1e4, "w": 1e4, "W": 1e4, "千": 1e3, "k": 1e3, "K": 1e3, "亿": 1e8, None: 1.0}[match["scale"]]
-        unit_name = match["unit"]
-        unit = Unit.CNY if unit_name is None and match["currency"] else _UNIT_NAMES.get(unit_name or "", Unit.NONE)
-        value, decimals = float(digits), len(digits.partition(".")[2])
-        step = 10.0**-decimals * scale
-        value *= scale
-        if unit is Unit.TENTHS:
-            if match["tenth"]:
-                value += 0.5 if match["tenth"] == "半" else _DIGIT[match["tenth"]] / 10
-            value, step = value * 10, step * 10
-        sign = match["sign"]
-        if unit is Unit.OTHER and scale == 1 and unit_name in _COUNTED and not decimals:
-            return Written(value, step / 2, unit, bound, is_plain_count=True, counted=unit_name or "")
-        return Written(
-            -value if sign in {"-", "−", "－", "负"} else value,
-            step / 2,
-            unit,
-            bound,
-            sign is not None,
-            scale != 1,
-            counted=unit_name or "",
-        )
+        return _in_digits(match, bound)
     if match["hundredths"] is not None:
         whole, _, fraction = match["hundredths"].partition("点")
         number = _chinese(whole) + sum(_DIGIT[digit] / 10**place for place, digit in enumerate(fraction, 1))
@@ -422,21 +401,55 @@ def _number_of(match: re.Match[str], text: str) -> Written | None:
     if match["denominator"] is not None:
         return Written(100 * _DIGIT[match["numerator"]] / _chinese(match["denominator"]), 2, Unit.TENTHS, bound)
     if match["rough"] is not None:
-        rough = match["rough"]
-        if rough.startswith("翻"):
-            return Written(100, 5, Unit.TENTHS, bound, counted="翻倍")
-        if rough == "腰斩":
-            return Written(50, 5, Unit.TENTHS, bound, counted="腰斩")
-        bound = Bound.ABOVE if rough[0] in "过超" else Bound.BELOW if rough[0] == "近" else bound
-        return Written(50, 2, Unit.TENTHS, bound)
-    unit_name = match["cunit"]
-    value = float(_chinese(match["chinese"]))
+        return _roughly(match["rough"], bound)
+    if match["chinese"] == "一" and match["cunit"] == "成" and text[end : end + 1] in "不为本":
+        return None
+    return _in_chinese(match["chinese"], match["cunit"], bound)
+
+
+def _in_digits(match: re.Match[str], bound: Bound) -> Written:
+    """`-1,234.5 万元`, `¥18`, `6成`."""
+    digits = match["digits"].replace(",", "")
+    scale = {"万": 1e4, "w": 1e4, "W": 1e4, "千": 1e3, "k": 1e3, "K": 1e3, "亿": 1e8, None: 1.0}[match["scale"]]
+    unit_name = match["unit"]
+    unit = Unit.CNY if unit_name is None and match["currency"] else _UNIT_NAMES.get(unit_name or "", Unit.NONE)
+    value, decimals = float(digits), len(digits.partition(".")[2])
+    step = 10.0**-decimals * scale
+    value *= scale
+    if unit is Unit.TENTHS:
+        if match["tenth"]:
+            value += _tenth(match["tenth"])
+        value, step = value * 10, step * 10
+    sign = match["sign"]
+    if unit is Unit.OTHER and scale == 1 and unit_name in _COUNTED and not decimals:
+        return Written(value, step / 2, unit, bound, is_plain_count=True, counted=unit_name or "")
+    return Written(
+        -value if sign in {"-", "−", "－", "负"} else value,
+        step / 2,
+        unit,
+        bound,
+        sign is not None,
+        scale != 1,
+        counted=unit_name or "",
+    )
+
+
+def _roughly(word: str, bound: Bound) -> Written:
+    """`翻倍`, `腰斩`, `过半`."""
+    if word.startswith("翻"):
+        return Written(100, 5, Unit.TENTHS, bound, counted="翻倍")
+    if word == "腰斩":
+        return Written(50, 5, Unit.TENTHS, bound, counted="腰斩")
+    bound = Bound.ABOVE if word[0] in "过超" else Bound.BELOW if word[0] == "近" else bound
+    return Written(50, 2, Unit.TENTHS, bound)
+
+
+def _in_chinese(figures: str, unit_name: str, bound: Bound) -> Written:
+    """`十八` in `万元`, `六` in `成五`, `两` in `点`."""
+    value = float(_chinese(figures))
     if unit_name.startswith("成"):
-        if match["chinese"] == "一" and unit_name == "成" and text[end : end + 1] in "不为本":
-            return None
         tenth = unit_name[1:]
-        value += 0.5 if tenth == "半" else _DIGIT[tenth] / 10 if tenth else 0
-        return Written(value * 10, 5, Unit.TENTHS, bound)
+        return Written((value + (_tenth(tenth) if tenth else 0)) * 10, 5, Unit.TENTHS, bound)
     if unit_name == "万元":
         return Written(value * 1e4, 5e3, Unit.CNY, bound, is_scaled=True)
     unit = _UNIT_NAMES.get(unit_name, Unit.OTHER)
@@ -444,6 +457,11 @@ def _number_of(match: re.Match[str], text: str) -> Written | None:
         # 两点建议, 一天, 三个区域: counts of things in the sentence, or idioms.
         return Written(value, 0.5, unit, bound, is_plain_count=True, counted=unit_name)
     return Written(value, 0.5, unit, bound)
+
+
+def _tenth(digit: str) -> float:
+    """五 of 六成五, 半 of 六成半."""
+    return 0.5 if digit == "半" else _DIGIT[digit] / 10
 
 
 def _chinese(text: str) -> int:

@@ -101,10 +101,7 @@ class Part:
             return True
         if after[:1] != "的" or before is None:
             return False
-        following = self.tokens[index + 1] if index + 1 < len(self.tokens) else None
-        if following is None or following.kind is not Kind.NUMBER:
-            return False
-        if self.text[token.end + 1 : following.start].strip("约近超过大至少 了有"):
+        if not any(following.kind is Kind.NUMBER for following in self.tokens[index + 1 : index + 2]):
             return False
         return before.kind is Kind.RATIO or (before.kind is Kind.TO and self.word(before) in ("是", "为"))
 

@@ -48,11 +48,9 @@ def _month_named(months: list[str], known: Quantities) -> tuple[Days, str | None
         # A month of no period: nothing has its values.
         return "?", None
     data, before = known.span_of("数据期间"), known.span_of("对比期间")
-    if data and any(month == f"{day:%Y-%m}" for month in months for day in (data.start, data.end)):
-        return None, None
-    if before and any(f"{before.start:%Y-%m}" <= month <= f"{before.end:%Y-%m}" for month in months):
-        return None, COMPARISON
-    return None, None
+    is_of_data = data and any(month == f"{day:%Y-%m}" for month in months for day in (data.start, data.end))
+    is_before = before and any(f"{before.start:%Y-%m}" <= month <= f"{before.end:%Y-%m}" for month in months)
+    return None, COMPARISON if is_before and not is_of_data else None
 
 
 def _quarter(day: date) -> int:

@@ -15,7 +15,7 @@ Anything else is unexplained. A rule looks only at the metric, area, days and pe
 ones said last, and at the window's own. Invariant: no rule combines two metrics except a part and its whole.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
@@ -492,7 +492,7 @@ def _share_points(context: Context, known: Quantities) -> Iterator[Candidate]:
     if now and before:
         yield Candidate(now.value - before.value, Rule.CHANGE_AGAINST_COMPARISON, f"{now.path} - {before.path}", 0.0, is_signed=True)
     for metric in context.metrics[:1]:
-        shares = [_kind_share(metric, role, known, context) for role in (CURRENT, COMPARISON)]
+        shares = [next(_kind_shares(metric, role, context, known), None) for role in (CURRENT, COMPARISON)]
         if shares[0] and shares[1]:
             yield Candidate(
                 shares[0].value - shares[1].value,
@@ -524,68 +524,62 @@ def _whole_of(metric: str, context: Context) -> list[str]:
     return []
 
 
-def _kind_share(metric: str, role: str, known: Quantities, context: Context) -> Candidate | None:
+def _kind_shares(metric: str, role: str, context: Context, known: Quantities) -> Iterator[Candidate]:
+    """The metric's share of each whole that may be meant: the fact, then what follows from the amounts."""
     for whole in _whole_of(metric, context):
         if whole == metric:
             continue
         if whole == "毛收入" and role == CURRENT and metric in known.kind_shares:
             fact = known.kind_shares[metric]
-            return Candidate(fact.value, Rule.FACT, fact.path)
+            yield Candidate(fact.value, Rule.FACT, fact.path)
         part, total = (known.value(name, role, known.area, None) for name in (metric, whole))
         if part and total and total.value > 0 and UNITS.get(metric) == UNITS.get(whole):
-            return Candidate(100 * part.value / total.value, Rule.SHARE_OF_TOTAL, f"{part.path} ÷ {total.path}")
-    return None
+            yield Candidate(100 * part.value / total.value, Rule.SHARE_OF_TOTAL, f"{part.path} ÷ {total.path}")
 
 
 def _shares(context: Context, known: Quantities) -> Iterator[Candidate]:
-    bases = context.bases
-    named_areas = [base for base in bases if base not in UNITS and base != REVENUE]
-    metric = context.metrics[0] if context.metrics else "净收入"
-    if metric == REVENUE:
-        metric = "净收入"
-    subject_metrics = [name for name in context.parts if name not in bases]
-    metric_base = next((base for base in reversed(bases) if base in UNITS), None)
+    """Of days in their period, of an area in another or the whole site, of a kind of income or discount in its whole."""
+    metric = "净收入" if context.metrics[:1] in ([], [REVENUE]) else context.metrics[0]
+    whole_areas = [base for base in context.bases if base not in UNITS and base != REVENUE]
+    whole_metric = next((base for base in reversed(context.bases) if base in UNITS), None)
     for point in context.points:
-        role, area = point.role, point.area
         if point.days is not None:
-            yield from _share_of_days(point, metric_base or metric, known)
+            yield from _share_of_days(point, whole_metric or metric, known)
             continue
-        if area != known.area or named_areas or (area != WHOLE_SITE and metric_base in (None, "净收入", "订单数")):
-            of = metric_base if metric_base in ("净收入", "订单数") else metric if metric in ("净收入", "订单数") else "净收入"
-            fact = known.shares.get((of, role, area))
-            if fact is not None:
-                yield Candidate(fact.value, Rule.FACT, fact.path)
-            for whole_area in named_areas or [WHOLE_SITE]:
-                part, total = (known.value(of, role, name, None) for name in (area, whole_area))
-                if part and total and total.value > 0 and area != whole_area:
-                    yield Candidate(100 * part.value / total.value, Rule.SHARE_OF_TOTAL, f"{part.path} ÷ {total.path}")
-            areas = [name for name in context.areas if name not in named_areas]
-            if len(areas) >= 2:
-                found = [known.shares.get((of, role, name)) for name in areas]
-                present = [share for share in found if share]
-                if len(present) == len(areas) and context.sums:
-                    yield Candidate(
-                        sum(s.value for s in present), Rule.SUM_OF_PARTS, " + ".join(s.path for s in present), 0.05 * len(present)
-                    )
-            if area != known.area:
-                continue
-        if metric in UNITS and area == known.area:
-            if context.sums and len(subject_metrics) >= 2:
-                parts = [_kind_share(name, role, known, context) for name in subject_metrics]
-                present_parts = [part for part in parts if part]
-                if len(present_parts) == len(parts):
-                    yield Candidate(
-                        sum(p.value for p in present_parts), Rule.SUM_OF_PARTS, " + ".join(p.path for p in present_parts), 0.05 * len(parts)
-                    )
-            for whole in _whole_of(metric, context):
-                if whole == metric:
-                    continue
-                if whole == "毛收入" and role == CURRENT and metric in known.kind_shares:
-                    fact = known.kind_shares[metric]
-                    yield Candidate(fact.value, Rule.FACT, fact.path)
-                part, total = (known.value(name, role, known.area, None) for name in (metric, whole))
-                if part and total and total.value > 0 and UNITS.get(metric) == UNITS.get(whole):
-                    yield Candidate(100 * part.value / total.value, Rule.SHARE_OF_TOTAL, f"{part.path} ÷ {total.path}")
+        is_own = point.area == known.area
+        if not is_own or whole_areas or (point.area != WHOLE_SITE and whole_metric in (None, "净收入", "订单数")):
+            of = next((name for name in (whole_metric, metric) if name in ("净收入", "订单数")), "净收入")
+            yield from _share_of_area(of, point, whole_areas, context, known)
+        if is_own and metric in UNITS:
+            yield from _share_of_kind(metric, point.role, context, known)
+
+
+def _share_of_area(of: str, point: Point, whole_areas: list[str], context: Context, known: Quantities) -> Iterator[Candidate]:
+    fact = known.shares.get((of, point.role, point.area))
+    if fact is not None:
+        yield Candidate(fact.value, Rule.FACT, fact.path)
+    for whole_area in whole_areas or [WHOLE_SITE]:
+        part, total = (known.value(of, point.role, name, None) for name in (point.area, whole_area))
+        if part and total and total.value > 0 and point.area != whole_area:
+            yield Candidate(100 * part.value / total.value, Rule.SHARE_OF_TOTAL, f"{part.path} ÷ {total.path}")
+    areas = [name for name in context.areas if name not in whole_areas]
+    if context.sums and len(areas) >= 2:
+        yield from _sum_of_shares([known.shares.get((of, point.role, name)) for name in areas])
+
+
+def _share_of_kind(metric: str, role: str, context: Context, known: Quantities) -> Iterator[Candidate]:
+    kinds = [name for name in context.parts if name not in context.bases]
+    if context.sums and len(kinds) >= 2:
+        yield from _sum_of_shares([next(_kind_shares(name, role, context, known), None) for name in kinds])
+    yield from _kind_shares(metric, role, context, known)
+
+
+def _sum_of_shares(shares: Sequence[Value | Candidate | None]) -> Iterator[Candidate]:
+    """Only of all of them. Each is rounded to a tenth of a percent."""
+    present = [share for share in shares if share]
+    if len(present) == len(shares):
+        path = " + ".join(share.path for share in present)
+        yield Candidate(sum(share.value for share in present), Rule.SUM_OF_PARTS, path, 0.05 * len(present))
 
 
 def _share_of_days(point: Point, metric: str, known: Quantities) -> Iterator[Candidate]:

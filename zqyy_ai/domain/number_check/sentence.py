@@ -15,9 +15,6 @@ from zqyy_ai.domain.number_check.periods import days_named, role_named, role_of_
 from zqyy_ai.domain.number_check.quantities import Days, Quantities
 from zqyy_ai.domain.number_check.respectively import Owner, owners_of
 
-# These words advise only in some company (`Part.is_advice`).
-_DOUBTFUL_ADVICE = frozenset(("应", "需", "可", "若", "目标"))
-
 
 @dataclass(slots=True)
 class Memory:
@@ -88,8 +85,6 @@ class SentenceReader:
         self._has_gap = False
         self._gap_role: str | None = None
         self._area_is_old = True
-        # The part that named the days.
-        self._days_position = -1
         self._metrics_before = list(memory.metrics)
         self._role_before: str | None = None
         self._extreme_before: int | None = None
@@ -147,7 +142,7 @@ class SentenceReader:
             case Kind.GAP:
                 self._has_gap = True
             case Kind.ADVICE:
-                if here.part.word(token) not in _DOUBTFUL_ADVICE or here.part.is_advice(token):
+                if here.part.is_advice(token):
                     self._in_advice = True
             case Kind.RESPECTIVELY:
                 self._owners, self._told_before = owners_of(self._sentence, token, self._memory.month, self._known), None
@@ -193,7 +188,6 @@ class SentenceReader:
     def _set_days(self, here: _Here, days: Days, date: Token | None = None) -> None:
         here.days = self._memory.days = days
         here.date = date
-        self._days_position = here.position
 
     def _role(self, here: _Here, index: int, token: Token) -> None:
         role = role_named(token.payload, self._known)
@@ -312,7 +306,7 @@ class SentenceReader:
     def _tell_points(self, context: Context, here: _Here, around: Surroundings) -> None:
         context.is_from = around.has_in_lead(Kind.FROM)
         context.role_said = here.role or (self._gap_role if self._has_gap else None)
-        days = self._days_options(context, here)
+        days = self._days_options(here)
         areas = self._area_options(context, here)
         roles = self._role_options(context, here, around)
         context.points = [Point(role, area, day) for role in roles for area in areas for day in days]
@@ -329,15 +323,10 @@ class SentenceReader:
             return [said]
         return [said, own]
 
-    def _days_options(self, context: Context, here: _Here) -> list[Days]:
-        said = self._memory.days
+    def _days_options(self, here: _Here) -> list[Days]:
         if here.days is not None:
             return [here.days]
-        if said is None:
-            return [None]
-        if not context.names_metric and self._days_position == here.position:
-            return [said]
-        return [said, None]
+        return [None] if self._memory.days is None else [self._memory.days, None]
 
     def _role_options(self, context: Context, here: _Here, around: Surroundings) -> list[str]:
         if here.role is not None:
