@@ -5,7 +5,7 @@ Invariant: a context holds what the text says, never what the facts hold.
 
 from dataclasses import dataclass, field
 
-from zqyy_ai.domain.number_check.notation import Token
+from zqyy_ai.domain.number_check.notation import REVENUE, Token
 from zqyy_ai.domain.number_check.quantities import Days
 
 
@@ -68,3 +68,8 @@ class ReadNumber:
     token: Token
     context: Context
     range_end: Token | None = None
+
+
+def names_of(metrics: list[str]) -> list[str]:
+    """The facts' metrics that those of a context may be, the likeliest first: 收入 alone may be the net or the gross."""
+    return ["净收入", "毛收入"] if metrics[:1] == [REVENUE] else metrics

@@ -9,7 +9,7 @@
     difference_of_two           two values of one metric - areas, months, days, parts of the week - one minus the other, or in % of the other
     ratio_of_two                one of them in times the other
     sum_of_parts                the named parts together: the three hall areas, 台费 + 助教费, months
-    date                        a day, month or period of the facts, in its own place
+    date                        a day, month or period of the facts, in its own place (`dates.py`)
 
 Anything else is unexplained. A rule looks only at the metric, area, days and period that the sentence names; where it names none, at the
 ones said last, and at the window's own. Invariant: no rule combines two metrics except a part and its whole.
@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 
-from zqyy_ai.domain.number_check.contexts import Context, Point, ReadNumber
+from zqyy_ai.domain.number_check.contexts import Context, Point, ReadNumber, names_of
+from zqyy_ai.domain.number_check.dates import fact_of_date, facts_of_range_ends
 from zqyy_ai.domain.number_check.notation import COMPARISON, CURRENT, REVENUE, WEEKDAYS, WEEKEND, Bound, Unit, Written, WrittenDate
 from zqyy_ai.domain.number_check.quantities import (
     DISCOUNT_TITLES,
@@ -30,7 +31,6 @@ from zqyy_ai.domain.number_check.quantities import (
     UNITS,
     WHOLE_SITE,
     Quantities,
-    Span,
     Value,
 )
 
@@ -101,7 +101,7 @@ def explain(number: ReadNumber, known: Quantities) -> tuple[Rule, str]:
     """The rule that explains a number or date, and the paths of the facts that it follows from."""
     context = number.context
     if isinstance(number.token.payload, WrittenDate):
-        return _rule_of_date(_explain_date(number, known), context)
+        return _rule_of_date(fact_of_date(number, known), context)
     written: Written = number.token.payload
     for candidate in _candidates(written, context, known):
         if _agrees(written, candidate, context):
@@ -112,19 +112,9 @@ def explain(number: ReadNumber, known: Quantities) -> tuple[Rule, str]:
 
 
 def explain_range_ends(number: ReadNumber, known: Quantities) -> tuple[tuple[Rule, str], tuple[Rule, str]]:
-    """The same for each end of a range of dates: where they are no period together, the end that is none's is unexplained, or both."""
-    assert number.range_end is not None
-    context, first, last = number.context, number.token.payload, number.range_end.payload
-    path = _explain_range(first, last, context, known)
-    if path is None:
-        if last.month is None:
-            last = WrittenDate(last.year, first.month, last.day, None, None)
-        for span in _spans_meant(context, known):
-            if span.start in known.resolve_days(first, None):
-                return _rule_of_date(f"{span.name}.起", context), _rule_of_date(None, context)
-            if span.end in known.resolve_days(last, None):
-                return _rule_of_date(None, context), _rule_of_date(f"{span.name}.止", context)
-    return _rule_of_date(path, context), _rule_of_date(path, context)
+    """The same for each end of a range of dates."""
+    first, last = facts_of_range_ends(number, known)
+    return _rule_of_date(first, number.context), _rule_of_date(last, number.context)
 
 
 def _rule_of_date(path: str | None, context: Context) -> tuple[Rule, str]:
@@ -166,9 +156,6 @@ def _is_proposal(written: Written, context: Context) -> bool:
     return context.is_target or written.unit in (Unit.OTHER, Unit.MONTHS) or not (context.names_metric or context.has_gap or context.moves)
 
 
-# Candidates
-
-
 def _candidates(written: Written, context: Context, known: Quantities) -> Iterator[Candidate]:
     match written.unit:
         case Unit.PERCENT | Unit.TENTHS:
@@ -185,10 +172,6 @@ def _candidates(written: Written, context: Context, known: Quantities) -> Iterat
             return
         case _:
             yield from _amounts(written, context, known)
-
-
-def _names(metrics: list[str]) -> list[str]:
-    return ["净收入", "毛收入"] if metrics[:1] == [REVENUE] else metrics
 
 
 def _value(known: Quantities, metric: str, point: Point, averages: bool) -> Candidate | None:
@@ -226,7 +209,7 @@ def _value(known: Quantities, metric: str, point: Point, averages: bool) -> Cand
 
 def _amounts(written: Written, context: Context, known: Quantities) -> Iterator[Candidate]:
     moves = context.moves
-    for metric in _names(context.metrics):
+    for metric in names_of(context.metrics):
         if not moves:
             yield from _values(metric, context, known)
         if moves or context.compares or context.sign is not None or written.is_signed:
@@ -359,7 +342,7 @@ def _growths(metric: str, context: Context, known: Quantities) -> Iterator[Candi
 
 
 def _percentages(written: Written, context: Context, known: Quantities) -> Iterator[Candidate]:
-    names = _names(context.metrics)
+    names = names_of(context.metrics)
     if written.counted == "翻倍":
         for metric in names:
             yield from _growths(metric, context, known)
@@ -407,7 +390,7 @@ def _of_comparison(metric: str, context: Context, known: Quantities) -> Iterator
 
 
 def _ratios(context: Context, known: Quantities) -> Iterator[Candidate]:
-    for metric in _names(context.metrics):
+    for metric in names_of(context.metrics):
         yield from _of_times(metric, context, known)
 
 
@@ -648,95 +631,6 @@ def _month_counts(known: Quantities) -> Iterator[Candidate]:
         yield Candidate(months, Rule.FACT, "数据期间")
 
 
-# Dates
-
-
-def _explain_date(number: ReadNumber, known: Quantities) -> str | None:
-    context, written = number.context, number.token.payload
-    if number.range_end is not None:
-        return _explain_range(written, number.range_end.payload, context, known)
-    if written.day is not None:
-        return _explain_day(known.resolve_days(written, None), context, known)
-    if written.month is not None:
-        if written.last_month is not None:
-            return _explain_range(WrittenDate(written.year, written.month), WrittenDate(written.year, written.last_month), context, known)
-        return _explain_month(known.resolve_month(written.year, written.month), context, known)
-    for span in known.spans.values():
-        if written.quarter is not None:
-            if written.quarter == (span.start.month - 1) // 3 + 1 and written.year in (None, span.start.year):
-                return span.name
-        elif written.year in (span.start.year, span.end.year):
-            return span.name
-    return None
-
-
-def _explain_range(first: WrittenDate, last: WrittenDate, context: Context, known: Quantities) -> str | None:
-    spans = _spans_meant(context, known)
-    if first.day is not None and last.day is not None:
-        starts = known.resolve_days(first, None)
-        if last.month is None:
-            last = WrittenDate(last.year, first.month, last.day)
-        ends = known.resolve_days(last, None)
-        return next((span.name for span in spans if span.start in starts and span.end in ends), None)
-    if first.month is not None and last.month is not None:
-        starts_of = known.resolve_month(first.year, first.month)
-        ends_of = known.resolve_month(last.year or None, last.month)
-        return next((span.name for span in spans if f"{span.start:%Y-%m}" in starts_of and f"{span.end:%Y-%m}" in ends_of), None)
-    return None
-
-
-def _spans_meant(context: Context, known: Quantities) -> list[Span]:
-    match context.role_said:
-        case "对比期":
-            names = ["对比期间"]
-        case "名义期间":
-            names = ["名义期间", "数据期间"]
-        case _:
-            names = ["数据期间", "对比期间"] if context.role_said is None else ["数据期间"]
-    return [known.spans[name] for name in names if name in known.spans]
-
-
-def _explain_month(months: list[str], context: Context, known: Quantities) -> str | None:
-    metric = _names(context.metrics)[:1]
-    if context.extreme is not None and metric and not context.until:
-        values = {month: value.value for month in known.months if (value := known.value(metric[0], CURRENT, known.area, month)) is not None}
-        if len(values) >= 2:
-            best = max(values, key=lambda month: values[month] * (context.extreme or 1))
-            return f"分月.{best}" if best in months else None
-    for month in months:
-        if month in known.months:
-            return f"分月.{month}"
-        for span in known.spans.values():
-            if span.name == "对比期间" and known.months and not context.compares and context.role_said != COMPARISON:
-                continue
-            if f"{span.start:%Y-%m}" <= month <= f"{span.end:%Y-%m}":
-                return span.name
-    return None
-
-
-def _explain_day(days: list[date], context: Context, known: Quantities) -> str | None:
-    if context.until:
-        return next((span.name for span in _spans_meant(context, known)[:1] if span.end in days), None)
-    if context.has_gap and context.extreme is None:
-        for role, gaps in known.gap_dates.items():
-            if any(day in gaps for day in days) and context.role_said in (None, role):
-                return f"数据缺口.{role}缺数日期"
-    if context.extreme is not None:
-        for metric in _names(context.metrics):
-            listed = known.extremes.get(("净收入" if metric == "日均净收入" else metric, context.extreme))
-            if listed is not None:
-                allowed = listed[: max(1, context.dates_told)]
-                return next((value.path for day, value in allowed if day in days), None)
-    for (metric, _), entries in known.extremes.items():
-        for day, value in entries:
-            if day in days and metric:
-                return value.path
-    for span in _spans_meant(context, known):
-        if span.start in days or span.end in days:
-            return span.name
-    return None
-
-
 def contradicts_its_day(number: ReadNumber, known: Quantities) -> bool:
     """Whether an unexplained value of a named day or month is that of another one: then the day may as well be the wrong one."""
     written, context = number.token.payload, number.context
@@ -744,7 +638,7 @@ def contradicts_its_day(number: ReadNumber, known: Quantities) -> bool:
         days != context.points[0].days
         and isinstance(days, str if isinstance(context.points[0].days, str) else date)
         and matches(written, value.value)
-        for name in _names(context.metrics)
+        for name in names_of(context.metrics)
         for (metric, role, area, days), value in known.values.items()
         if metric == name and area == known.area and role == CURRENT and days not in (None, WEEKDAYS, WEEKEND)
     )
