@@ -27,7 +27,7 @@ class Part:
 
     def has(self, kind: Kind, until: int | None = None) -> bool:
         """Whether a word of that kind stands in the part, or among its first `until` words."""
-        return any(token.kind is kind for token in self.tokens[:until])
+        return kind in [token.kind for token in self.tokens[:until]]
 
     def tail(self, index: int) -> list[Token]:
         """The words after that one, up to the next number or date."""

@@ -77,6 +77,7 @@ class SentenceReader:
 
     def __init__(self, text: str, sentence: list[Token], known: Quantities, memory: Memory) -> None:
         self._sentence = sentence
+        self._kinds = {token.kind for token in sentence}
         self._parts = parts_of(text, sentence)
         self._known = known
         self._memory = memory
@@ -226,7 +227,7 @@ class SentenceReader:
         context.extreme = here.extreme if here.extreme is not None else part.extreme_ahead(index)
         if context.extreme is None and here.position and not part.has(Kind.METRIC, index):
             context.extreme = self._extreme_before
-        context.has_gap = self._has_gap or any(token.kind is Kind.GAP for token in self._sentence)
+        context.has_gap = Kind.GAP in self._kinds
         context.in_advice = self._in_advice
         context.role_said = self._role_of_date(here, index)
         context.areas = [here.area] if here.area else []
@@ -357,7 +358,7 @@ class SentenceReader:
 
     def _tell_extreme(self, context: Context, here: _Here, index: int) -> None:
         context.extreme = here.extreme
-        context.has_extreme_in_sentence = any(token.kind is Kind.EXTREME for token in self._sentence)
+        context.has_extreme_in_sentence = Kind.EXTREME in self._kinds
         if here.extreme is not None:
             return
         follows_date = here.position > 0 and self._parts[here.position - 1].has_a_date_only()
