@@ -277,6 +277,7 @@ class PrewarmRun:
 
     def _end_job(self, job: TriggerJob, error: BaseException | None) -> None:
         counts = self._counts
+        retry_at = self._retry_at(job) if counts.bad and error is None else None
 
         def end(connection: Connection) -> None:
             trigger_jobs.record_progress(connection, job, counts.as_progress())
@@ -292,7 +293,7 @@ class PrewarmRun:
                     trigger_jobs.finish_covered(connection, job, self._data_read_at)
                 if is_ended:
                     resolve_by_job(connection, job, is_whole=self._is_whole(job))
-            elif (retry_at := self._retry_at(job)) is not None:
+            elif retry_at is not None:
                 trigger_jobs.send_back(connection, job, retry_at, _summary(counts.bad), _failed_for_good(counts.bad))
             else:
                 status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
@@ -328,8 +329,7 @@ class PrewarmRun:
 
     def _is_any_app_held(self) -> bool:
         apps = {finance_app_of(window).app_type for window in self._windows}
-        with self._engine.database.autocommit() as connection:
-            return self._engine.guards.breaker.is_any_held(connection, apps)
+        return self._engine.database.patiently(lambda connection: self._engine.guards.breaker.is_any_held(connection, apps))
 
     def _job_of_a_person(self) -> NewJob:
         one = self._windows[0] if len(self._windows) == 1 else None
