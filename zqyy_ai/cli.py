@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zqyy_ai.store.database import Database
 
 EXIT_ERROR = 2
+_LONGEST_WAIT_SECONDS = 5.0
 
 
 class _OneLineErrors(click.Group):
@@ -151,12 +152,11 @@ def prewarm(wanted: tuple[str, ...], missing: bool, regenerate: bool, no_wait: b
     from rich.console import Console
 
     from zqyy_ai.engine.prewarm_requests import prewarm_progress, request_prewarm, wanted_sites
-    from zqyy_ai.store.database import Database
     from zqyy_ai.terminal import PrewarmOutcome, outcome_table, watch_prewarm
 
     console = Console()
     started = time.monotonic()
-    with Database(_joined_settings().required_database_url(), max_connections=2, application_name="zqyy-ai prewarm") as database:
+    with _database("prewarm") as database:
         site_ids = wanted_sites(database, wanted)
         jobs = [(site_id, request_prewarm(database, site_id, only_missing=missing, regenerate=regenerate)) for site_id in site_ids]
         for site_id, job_id in jobs:
@@ -186,9 +186,8 @@ _by = click.option(
 def pause(reason: str, by: str) -> None:
     """暂停全部模型调用：立即不再发起新的调用，直到 zqyy-ai resume；任务留在队列里，不会丢失。"""
     from zqyy_ai.engine.call_pauses import pause_calls
-    from zqyy_ai.store.database import Database
 
-    with Database(_joined_settings().required_database_url(), max_connections=2, application_name="zqyy-ai pause") as database:
+    with _database("pause") as database:
         begun = pause_calls(database, reason=reason, by=by)
     click.echo("已暂停：不再发起新的模型调用")
     if begun.calls_in_flight:
@@ -201,9 +200,8 @@ def pause(reason: str, by: str) -> None:
 def resume(by: str) -> None:
     """解除暂停：等待中的任务立即继续。"""
     from zqyy_ai.engine.call_pauses import describe, resume_calls
-    from zqyy_ai.store.database import Database
 
-    with Database(_joined_settings().required_database_url(), max_connections=2, application_name="zqyy-ai resume") as database:
+    with _database("resume") as database:
         ended = resume_calls(database, by=by)
     click.echo(f"已恢复模型调用（{describe(ended)}）")
 
@@ -218,12 +216,11 @@ def retention(dry_run: bool) -> None:
     from rich.console import Console
 
     from zqyy_ai.engine.retention import carry_out, plan
-    from zqyy_ai.store.database import Database
     from zqyy_ai.terminal import retention_table, watch_retention
 
     console = Console()
     settings = _joined_settings()
-    with Database(settings.required_database_url(), max_connections=1, application_name="zqyy-ai retention") as database:
+    with _database("retention") as database:
         outcomes = plan(database, settings) if dry_run else watch_retention(console, carry_out(database, settings))
     console.print(retention_table(outcomes, dry_run=dry_run))
     for outcome in outcomes:
@@ -263,7 +260,7 @@ def list_alerts(show_all: bool, wanted: tuple[str, ...], limit: int) -> None:
     from zqyy_ai.terminal import alert_table
 
     statuses = tuple(AlertStatus) if show_all else tuple(map(AlertStatus, wanted)) or TO_DEAL_WITH
-    with _alerts_database() as database:
+    with _database("alerts") as database:
         found = find_alerts(database, statuses, limit=limit)
     if not found:
         click.echo("没有这样的告警")
@@ -284,7 +281,7 @@ def ack(alert_id: int, reason: str, by: str) -> None:
     """确认：已有人在处理；继续计数，升级与恢复时仍会通知。"""
     from zqyy_ai.engine.alert_handling import ack_alert
 
-    with _alerts_database() as database:
+    with _database("alerts") as database:
         ack_alert(database, alert_id, by=by, reason=reason)
     click.echo(f"告警 {alert_id} 已确认")
 
@@ -297,7 +294,7 @@ def ignore(alert_id: int, reason: str, by: str) -> None:
     """忽略：继续计数，不再通知，直到被标为已恢复。"""
     from zqyy_ai.engine.alert_handling import ignore_alert
 
-    with _alerts_database() as database:
+    with _database("alerts") as database:
         ignore_alert(database, alert_id, by=by, reason=reason)
     click.echo(f"告警 {alert_id} 已忽略")
 
@@ -310,7 +307,7 @@ def resolve(alert_id: int, reason: str, by: str) -> None:
     """标为已恢复；同样的问题再次出现时会重新打开并通知。"""
     from zqyy_ai.engine.alert_handling import resolve_alert
 
-    with _alerts_database() as database:
+    with _database("alerts") as database:
         resolve_alert(database, alert_id, by=by, reason=reason)
     click.echo(f"告警 {alert_id} 已恢复")
 
@@ -332,12 +329,6 @@ def test() -> None:
         is_well = is_well and outcome.error is None
     if not is_well:
         sys.exit(1)
-
-
-def _alerts_database() -> "Database":
-    from zqyy_ai.store.database import Database
-
-    return Database(_joined_settings().required_database_url(), max_connections=1, application_name="zqyy-ai alerts")
 
 
 @main.command()
@@ -364,6 +355,18 @@ def _settings(environment: Mapping[str, str]) -> "Settings":
     from zqyy_ai.settings import load_settings
 
     return load_settings(environment)
+
+
+def _database(command: str) -> "Database":
+    """The application's database for one command. Who types it hears within seconds that it is gone."""
+    import logging
+
+    from zqyy_ai.store.database import Database
+
+    # The pool tells of each attempt; the command says it once.
+    logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
+    url = _joined_settings().required_database_url()
+    return Database(url, max_connections=2, application_name=f"zqyy-ai {command}", wait_seconds=_LONGEST_WAIT_SECONDS)
 
 
 def _joined_settings() -> "Settings":

@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psycopg
@@ -182,3 +184,16 @@ def test_the_alert_test_says_for_each_webhook_what_happened(tmp_path: Path, monk
         assert mixed[0] == 1
         assert sorted(line[0] for line in mixed[1].splitlines()) == ["✓", "✗"]
         assert [secret for secret in SECRETS if secret in mixed[1] + mixed[2]] == []
+
+
+def test_a_database_that_is_gone_is_told_in_one_line_within_seconds(tmp_path: Path) -> None:
+    started = time.monotonic()
+
+    command = [sys.executable, "-m", "zqyy_ai.cli", "pause", "--reason", "核对账单"]
+    environment = {**os.environ, "ZQYY_HOME": str(tmp_path), "ZQYY_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/gone"}
+    told = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+    assert told.returncode == 2
+    assert len(told.stderr.splitlines()) == 1, told.stderr
+    assert "数据库" in told.stderr
+    assert time.monotonic() - started < 30

@@ -29,6 +29,7 @@ _SURE_SECONDS = 300.0
 # For what nothing was paid for yet: as long as a restart takes.
 _PATIENT_SECONDS = 30.0
 _RECONNECT_SECONDS = 30.0
+_LONGEST_WAIT_SECONDS = 60.0
 _LONGEST_IDLE_IN_TRANSACTION = "30s"
 _RECONNECT_INTERVAL_SECONDS = 0.25
 
@@ -41,7 +42,7 @@ class _Reconnecting(psycopg.Connection[DictRow]):
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
-        deadline = time.monotonic() + _RECONNECT_SECONDS
+        deadline = time.monotonic() + kwargs.pop("reconnect_seconds")
         while True:
             try:
                 return super().connect(conninfo, **kwargs)
@@ -67,15 +68,18 @@ def database_now(connection: Connection) -> datetime:
 class Database:
     """A pool of at most `max_connections` connections to one database; rows come as dicts. Thread-safe."""
 
-    def __init__(self, url: str, *, max_connections: int = 12, application_name: str = "zqyy_ai") -> None:
+    def __init__(
+        self, url: str, *, max_connections: int = 12, application_name: str = "zqyy_ai", wait_seconds: float = _LONGEST_WAIT_SECONDS
+    ) -> None:
+        """`wait_seconds`: how long a connection is waited for before psycopg_pool.PoolTimeout; a person waits less than a run."""
         self.url = url
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             conninfo.make_conninfo(url, application_name=application_name),
             connection_class=_Reconnecting,
-            kwargs={"row_factory": dict_row, "autocommit": True},
+            kwargs={"row_factory": dict_row, "autocommit": True, "reconnect_seconds": min(_RECONNECT_SECONDS, wait_seconds)},
             min_size=1,
             max_size=max_connections,
-            timeout=60,
+            timeout=wait_seconds,
             open=False,
             check=None,
             name=application_name,
