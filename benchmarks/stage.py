@@ -1,7 +1,9 @@
 """What the benchmarks play on: the whole stack in this process's care, on free ports, with a folder of its own."""
 
+import contextlib
 import json
 import os
+import random
 import socket
 import tempfile
 import urllib.request
@@ -128,10 +130,13 @@ def stage(sites: int, **settings: str) -> Iterator[Stage]:
 
 def _free_ports() -> dict[str, str]:
     names = ("ZQYY_POSTGRES_PORT", "ZQYY_EMULATOR_PORT", "ZQYY_CODE_SERVER_PORT", "ZQYY_DAGSTER_PORT", "ZQYY_PORT")
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    ports = {name: str(listener.getsockname()[1]) for name, listener in zip(names, sockets, strict=True)}
-    for listener in sockets:
-        listener.close()
+    # Below the ports that the system gives away by itself: those may be another stack's before this one's processes have started.
+    candidates = iter(random.SystemRandom().sample(range(15_000, 32_000), 200))
+    ports: dict[str, str] = {}
+    while len(ports) < len(names):
+        port = next(candidates)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports[names[len(ports)]] = str(port)
     return ports
 
 
