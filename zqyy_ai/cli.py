@@ -129,15 +129,16 @@ def emulator(host: str, port: int | None, latency: float, seed: int, fault_plan:
 @main.command("demo-data")
 @click.option("--sites", type=click.IntRange(1, 500), default=3, show_default=True, help="门店数，编号从 1001 开始。")
 @click.option("--days", type=click.IntRange(1, 3660), default=400, show_default=True, help="每家门店的天数。")
+@click.option("--members", type=click.IntRange(0, 9999), default=300, show_default=True, help="每家门店的会员数；0 为只有财务数据。")
 @click.option("--seed", type=int, default=20260420, show_default=True, help="随机种子；相同种子给出相同的数据。")
 @click.option("--until", type=click.DateTime(["%Y-%m-%d"]), default=None, help="最后一个营业日，如 2026-04-20。[默认：昨天]")
-def demo_data(sites: int, days: int, seed: int, until: Any) -> None:
+def demo_data(sites: int, days: int, members: int, seed: int, until: Any) -> None:
     """重新生成演示数据仓库（模式 demo_dws 与 ai_source）；遇到他人的 ai_source 视图时拒绝执行。"""
     from zqyy_ai.devkit.demo_data import fill
 
     last_day: date | None = until.date() if until else None
-    filled = fill(_joined_settings().required_database_url(), sites=sites, days=days, seed=seed, until=last_day)
-    click.echo(f"已生成 {filled.sites} 家门店的数据，{filled.first_day} 至 {filled.last_day}，共 {filled.rows} 行")
+    filled = fill(_joined_settings().required_database_url(), sites=sites, days=days, members=members, seed=seed, until=last_day)
+    click.echo(f"已生成 {filled.sites} 家门店的数据，{filled.first_day} 至 {filled.last_day}，财务 {filled.rows} 行，每店会员 {members} 名")
 
 
 @main.command()
@@ -173,6 +174,151 @@ def prewarm(wanted: tuple[str, ...], missing: bool, regenerate: bool, no_wait: b
             console.print(f"门店 {outcome.site_id}：{outcome.progress.error_message}", markup=False)
     if not all(outcome.is_good for outcome in outcomes):
         sys.exit(1)
+
+
+@main.command("run-app")
+@click.argument("app", metavar="应用")
+@click.option("--site", "site_id", required=True, type=click.IntRange(min=1), metavar="编号", help="门店编号，如 1001。")
+@click.option("--member", "member_id", required=True, type=click.IntRange(min=1), metavar="编号", help="会员编号。")
+@click.option(
+    "--assistant", "assistant_id", type=click.IntRange(min=1), metavar="编号", help="只为这位助教（app4、app5）。[默认：有未完成任务的助教]"
+)
+@click.option("--no-wait", is_flag=True, help="登记任务后立即返回，不等待结果。")
+def run_app(app: str, site_id: int, member_id: int, assistant_id: int | None, no_wait: bool) -> None:
+    """为一位会员重新执行一个应用（app3 至 app8），并打印结果；会重新调用模型（产生费用）。
+
+    应用可写全名（app7_customer）或简称（app7）。需要服务正在运行。
+    """
+    import json
+
+    from rich.console import Console
+
+    from zqyy_ai.engine.member_requests import job_report, request_app, wanted_apps
+    from zqyy_ai.terminal import watch_job
+
+    console = Console()
+    chosen = wanted_apps([app])
+    if len(chosen) != 1:
+        raise click.UsageError("run-app 一次只执行一个应用；多个应用请用 zqyy-ai backfill")
+    with _database("run-app") as database:
+        job_id = request_app(database, chosen[0], site_id, member_id, assistant_id=assistant_id)
+        console.print(f"任务 {job_id} 已登记")
+        if no_wait:
+            return
+        report = watch_job(console, lambda: job_report(database, job_id), time.sleep)
+    for step in report.steps:
+        if step.result_json is not None:
+            console.print(f"{step.app_type} {step.target_id}：", style="bold")
+            shown = {name: value for name, value in step.result_json.items() if not name.startswith("_")}
+            click.echo(json.dumps(shown, ensure_ascii=False, indent=2))
+    if not report.steps:
+        console.print("没有可询问的内容（没有到店、备注或未完成任务），未调用模型")
+    if report.job.error_message:
+        console.print(report.job.error_message, style="red", markup=False, soft_wrap=True)
+    if report.job.status != "completed":
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--site", "site_id", required=True, type=click.IntRange(min=1), metavar="编号", help="门店编号，如 1001。")
+@click.option("--apps", default="all", show_default=True, metavar="应用", help="app3 至 app8，以逗号分隔，或 all；按调用链的顺序执行。")
+@click.option("--members", required=True, metavar="active|all|编号", help="active：180 天内到店的会员；all：全部；或以逗号分隔的会员编号。")
+@click.option("--missing", is_flag=True, help="只生成还没有有效结果的。")
+@click.option("--dry-run", is_flag=True, help="只估算调用次数、Token 与用时，不登记任务。")
+@click.option("--no-wait", is_flag=True, help="登记任务后立即返回，不显示进度。")
+def backfill(site_id: int, apps: str, members: str, missing: bool, dry_run: bool, no_wait: bool) -> None:
+    """为许多会员补跑应用：每位会员一个任务，优先级低于事件；输入没有变化的复用已有结果，不调用模型。"""
+    from rich.console import Console
+
+    from zqyy_ai.engine.member_requests import batch_progress, plan_backfill, request_backfill, wanted_apps
+    from zqyy_ai.terminal import plan_summary, plan_table, watch_batch
+
+    console = Console()
+    settings = _joined_settings()
+    with _database("backfill") as database:
+        plan = plan_backfill(database, settings, site_id, wanted_apps([apps]), members, only_missing=missing)
+        console.print(plan_table(plan))
+        console.print(plan_summary(plan), soft_wrap=True, highlight=False)
+        if dry_run:
+            return
+        if not plan.calls:
+            console.print("没有需要生成的内容")
+            return
+        batch_id = request_backfill(database, plan)
+        console.print(f"批次 {batch_id}：{len(plan.member_ids)} 个任务已登记（Ctrl-C 只停止显示，任务继续执行）", soft_wrap=True)
+        if no_wait:
+            return
+        progress = watch_batch(console, lambda: batch_progress(database, batch_id), time.sleep)
+    console.print(
+        f"完成 {progress.done} 步，其中复用 {progress.reused}；失败 {progress.failed}；模型调用 {progress.calls}，Token {progress.tokens:,}"
+    )
+    if not progress.is_good:
+        console.print(progress.error_message or "", style="red", markup=False, soft_wrap=True)
+        console.print("未完成的任务：zqyy-ai jobs list --status failed --status partial --status dead", soft_wrap=True)
+        sys.exit(1)
+
+
+@main.group()
+def jobs() -> None:
+    """查看任务，重试没有完成的任务。"""
+
+
+@jobs.command("list")
+@click.option(
+    "--status",
+    "wanted",
+    multiple=True,
+    type=click.Choice(["pending", "running", "completed", "partial", "failed", "dead"]),
+    help="只看这些状态，可重复。[默认：全部]",
+)
+@click.option("--site", "site_id", type=click.IntRange(min=1), metavar="编号", help="只看这家门店。")
+@click.option("--member", "member_id", type=click.IntRange(min=1), metavar="编号", help="只看这位会员。")
+@click.option("--limit", type=click.IntRange(1, 10000), default=30, show_default=True, help="最多显示多少条。")
+def list_jobs(wanted: tuple[str, ...], site_id: int | None, member_id: int | None, limit: int) -> None:
+    """列出任务，新的在前。"""
+    from rich.console import Console
+
+    from zqyy_ai.domain.jobs import JobStatus
+    from zqyy_ai.store import trigger_jobs
+    from zqyy_ai.terminal import job_table
+
+    statuses = [JobStatus(status) for status in wanted] or None
+    with _database("jobs") as database, database.autocommit() as connection:
+        found = trigger_jobs.newest(connection, statuses=statuses, site_id=site_id, member_id=member_id, limit=limit)
+    if not found:
+        click.echo("没有这样的任务")
+        return
+    Console(width=None if sys.stdout.isatty() else 200).print(job_table(found))
+
+
+_job_id = click.argument("job_id", metavar="编号", type=click.IntRange(min=1))
+
+
+@jobs.command("show")
+@_job_id
+def show_job(job_id: int) -> None:
+    """显示一个任务与它的每一步。"""
+    from rich.console import Console
+
+    from zqyy_ai.engine.member_requests import job_report
+    from zqyy_ai.terminal import job_steps_table, job_table
+
+    with _database("jobs") as database:
+        report = job_report(database, job_id)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(job_table([report.job]))
+    console.print(job_steps_table(report.steps))
+
+
+@jobs.command()
+@_job_id
+def retry(job_id: int) -> None:
+    """重试 failed、partial 或 dead 的任务：登记一个新任务，已成功的步骤不再付费。"""
+    from zqyy_ai.engine.member_requests import retry_job
+
+    with _database("jobs") as database:
+        retry_id = retry_job(database, job_id)
+    click.echo(f"任务 {retry_id} 已登记，重试任务 {job_id}")
 
 
 _by = click.option(

@@ -51,10 +51,18 @@ class Settings(BaseModel):
 
     # The step.
     step_timeout_seconds: PositiveFloat = Field(180.0, alias="ZQYY_STEP_TIMEOUT_SECONDS")
+    chain_timeout_seconds: PositiveFloat = Field(900.0, alias="ZQYY_CHAIN_TIMEOUT_SECONDS")
     guard_wait_seconds: PositiveFloat = Field(600.0, alias="ZQYY_GUARD_WAIT_SECONDS")
     lease_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(10.0, alias="ZQYY_LEASE_SECONDS")
     reuse_max_age_days: PositiveInt = Field(35, alias="ZQYY_REUSE_MAX_AGE_DAYS")
     job_max_attempts: PositiveInt = Field(3, alias="ZQYY_JOB_MAX_ATTEMPTS")
+    # Without progress and without a call under way for so long, a job is taken from the process that holds it.
+    job_stuck_seconds: Annotated[float, Field(ge=60, allow_inf_nan=False)] = Field(600.0, alias="ZQYY_JOB_STUCK_SECONDS")
+    # A run that takes events stays open for so long after the last one, and hands over to a fresh one at that age.
+    event_run_idle_seconds: PositiveFloat = Field(300.0, alias="ZQYY_EVENT_RUN_IDLE_SECONDS")
+    event_run_max_age_seconds: PositiveFloat = Field(1800.0, alias="ZQYY_EVENT_RUN_MAX_AGE_SECONDS")
+    # A member counts as active for so long after the last visit or event.
+    active_member_days: PositiveInt = Field(180, alias="ZQYY_ACTIVE_MEMBER_DAYS")
     etl_lookback_days: PositiveInt = Field(3, alias="ZQYY_ETL_LOOKBACK_DAYS")
 
     # Guards.

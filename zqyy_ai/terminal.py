@@ -1,6 +1,6 @@
 """How the command line shows things: a line of narration, a prewarm's progress, its table. For the CLI and the demo; decides nothing."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -10,12 +10,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from zqyy_ai.domain.apps import APPS
 from zqyy_ai.domain.business_clock import SHANGHAI
 from zqyy_ai.engine.alert_messages import SEVERITY_TITLES, alert_title, app_title
 from zqyy_ai.engine.alert_messages import STATUS_TITLES as ALERT_STATUS_TITLES
+from zqyy_ai.engine.call_pauses import describe
+from zqyy_ai.engine.member_requests import BackfillPlan, BatchProgress, JobReport
 from zqyy_ai.engine.prewarm_requests import PrewarmProgress
 from zqyy_ai.engine.retention import Outcome
 from zqyy_ai.store.alerts import StoredAlert
+from zqyy_ai.store.run_logs import JobStep
+from zqyy_ai.store.trigger_jobs import TriggerJob
 
 POLL_SECONDS = 0.5
 # After that long in the queue, say where to look.
@@ -129,6 +134,112 @@ def outcome_table(outcomes: list[PrewarmOutcome]) -> Table:
             f"{outcome.seconds:.1f}",
             STATUS_TITLES.get(progress.status, progress.status),
         )
+    return table
+
+
+def watch_job(console: Console, read: Callable[[], JobReport], wait: Callable[[float], None]) -> JobReport:
+    """Waits until the job is at its end; says once what it waits for."""
+    told: str | None = None
+    waited_seconds = 0.0
+    with console.status("排队中") as status:
+        while True:
+            report = read()
+            job = report.job
+            if job.status.is_final:
+                return report
+            status.update(STATUS_TITLES[job.status])
+            why = _why_waiting(report) if job.status == "pending" else None
+            if why is None and job.status == "pending" and waited_seconds >= PATIENCE_SECONDS:
+                why = "仍在排队：请确认 Dagster 正在运行（zqyy-ai doctor）"
+            if why is not None and why != told:
+                console.print(f"任务 {job.id}：{why}", soft_wrap=True)
+                told = why
+            wait(POLL_SECONDS)
+            waited_seconds += POLL_SECONDS
+
+
+def _why_waiting(report: JobReport) -> str | None:
+    if report.pause is not None:
+        return describe(report.pause)
+    if report.job.not_before is None:
+        return None
+    return f"{report.job.not_before.astimezone(SHANGHAI):%m-%d %H:%M:%S} 之后重试：{report.job.error_message or ''}"
+
+
+def watch_batch(console: Console, read: Callable[[], BatchProgress], wait: Callable[[float], None]) -> BatchProgress:
+    """Shows a batch's progress until all of its jobs are at their end."""
+    told: str | None = None
+    plain: int | None = None
+    with Progress(
+        TextColumn("补跑"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("", total=None, detail="")
+        while True:
+            progress = read()
+            detail = f"完成 {progress.done} 步 复用 {progress.reused} 失败 {progress.failed} 调用 {progress.calls}"
+            if console.is_terminal:
+                bar.update(task, completed=progress.ended, total=progress.total, detail=detail)
+            elif plain is None or progress.ended * 10 // max(progress.total, 1) != plain:
+                plain = progress.ended * 10 // max(progress.total, 1)
+                console.print(f"补跑 {progress.ended}/{progress.total} {detail}")
+            if progress.ended >= progress.total:
+                return progress
+            if progress.why_waiting is not None and progress.why_waiting != told:
+                console.print(progress.why_waiting, soft_wrap=True, markup=False)
+                told = progress.why_waiting
+            wait(POLL_SECONDS)
+
+
+def plan_table(plan: BackfillPlan) -> Table:
+    table = Table(title=f"补跑门店 {plan.site_id}：{len(plan.member_ids)} 位会员", title_justify="left")
+    table.add_column("应用")
+    table.add_column("最多调用", justify="right")
+    for app, calls in plan.calls_by_app.items():
+        table.add_row(f"{app.value} {APPS[app].title}", f"{calls:,}")
+    table.add_section()
+    table.add_row("合计", f"{plan.calls:,}")
+    return table
+
+
+def plan_summary(plan: BackfillPlan) -> str:
+    return f"最多 {plan.calls:,} 次调用，约 {plan.tokens:,} Token，约 {plan.minutes:.1f} 分钟；输入没有变化的复用，不调用"
+
+
+def job_table(jobs: Sequence[TriggerJob]) -> Table:
+    table = Table(title="任务", title_justify="left")
+    table.add_column("编号", justify="right")
+    for heading in ("类型", "状态", "门店", "会员", "调用链", "步骤", "尝试", "创建于", "说明"):
+        table.add_column(heading, overflow="fold")
+    for job in jobs:
+        progress = job.progress
+        table.add_row(
+            str(job.id),
+            job.event_type + (f"（重试 {job.retry_of}）" if job.retry_of else ""),
+            STATUS_TITLES.get(job.status, job.status),
+            str(job.site_id),
+            str(job.member_id or ""),
+            job.app_chain or "",
+            f"{progress.get('done', 0)}/{progress.get('total', 0)}" if progress else "",
+            str(job.attempt),
+            f"{job.created_at.astimezone(SHANGHAI):%m-%d %H:%M:%S}",
+            escape(job.error_message or ""),
+        )
+    return table
+
+
+def job_steps_table(steps: Sequence[JobStep]) -> Table:
+    table = Table(title="步骤（biz.ai_run_logs）", title_justify="left")
+    for heading in ("应用", "目标", "状态", "Token", "毫秒", "原因"):
+        table.add_column(heading, overflow="fold")
+    for step in steps:
+        why = " ".join(part for part in (step.error_code, step.error_message) if part)
+        table.add_row(step.app_type, step.target_id, step.status, str(step.tokens_used or 0), str(step.latency_ms or 0), escape(why))
     return table
 
 

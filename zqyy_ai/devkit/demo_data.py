@@ -3,10 +3,10 @@
 For demos, tests and benchmarks; nothing of a deployment reads it. Invariants: a day's rows depend on (seed, site, day) alone, so that the
 same arguments give the same rows and a longer fill holds a shorter one; it never touches `ai_source` views that are not its own.
 What can be seen in the data: weekdays, evenings, public holidays, seasons, promotions, one bad week a quarter, refunds, recharges, missing
-days of a site and of an area, a site without KTV, loads that failed first and loads of one site alone.
+days of a site and of an area, a site without KTV, loads that failed first and loads of one site alone. The members are `demo_members`.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, time, timedelta
 from functools import cache
 from typing import Any
@@ -16,6 +16,8 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg.rows import class_row
 
+from zqyy_ai.devkit.demo_calendar import is_lunar_new_year, is_public_holiday
+from zqyy_ai.devkit.demo_members import MOST_MEMBERS, append_members
 from zqyy_ai.domain.business_clock import SHANGHAI, SystemClock, business_date_at
 from zqyy_ai.domain.errors import InvalidRequest
 from zqyy_ai.domain.finance_columns import FINANCE_COLUMNS
@@ -68,19 +70,6 @@ _DAYPART_HOURS = (8, 5, 3)
 _UTILISATION = ((0.22, 0.58, 0.36), (0.26, 0.72, 0.56), (0.46, 0.82, 0.60), (0.44, 0.70, 0.40), (0.54, 0.85, 0.62))
 _SEASON = (1.05, 0.95, 1.00, 0.97, 1.02, 0.96, 1.08, 1.10, 0.95, 1.00, 0.97, 1.02)
 
-# First day of the lunar year, dragon boat and mid-autumn festival; years not listed have the fixed holidays only.
-_LUNAR_HOLIDAYS = {
-    2022: ((2, 1), (6, 3), (9, 10)),
-    2023: ((1, 22), (6, 22), (9, 29)),
-    2024: ((2, 10), (6, 10), (9, 17)),
-    2025: ((1, 29), (5, 31), (10, 6)),
-    2026: ((2, 17), (6, 19), (9, 25)),
-    2027: ((2, 6), (6, 9), (9, 15)),
-    2028: ((1, 26), (5, 28), (10, 3)),
-    2029: ((2, 13), (6, 16), (9, 22)),
-    2030: ((2, 3), (6, 5), (9, 12)),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class DemoWarehouse:
@@ -92,14 +81,20 @@ class DemoWarehouse:
     rows: int
 
 
-def fill(database_url: str, *, sites: int = 3, days: int = 400, seed: int = 20260420, until: date | None = None) -> DemoWarehouse:
+def fill(
+    database_url: str, *, sites: int = 3, days: int = 400, members: int = 300, seed: int = 20260420, until: date | None = None
+) -> DemoWarehouse:
     """Replace the demo warehouse by `sites` sites with `days` days up to `until` (default: yesterday), and put the sites into `biz.sites`.
+
+    Each site has `members` active members; with 0 it has no members, visits, assistants, tasks or notes.
 
     One transaction. Raises InvalidRequest for sizes that cannot be meant, for a database whose `ai_source` views are not the demo's own, and
     for one that is not migrated.
     """
     if not 1 <= sites <= 500 or not 1 <= days <= 3660:
         raise InvalidRequest(f"演示数据:sites 必须在 1 到 500 之间、days 必须在 1 到 3660 之间,收到 {sites} 和 {days}")
+    if not 0 <= members <= MOST_MEMBERS:
+        raise InvalidRequest(f"演示数据:members 必须在 0 到 {MOST_MEMBERS} 之间,收到 {members}")
     if not 0 <= seed < 2**63:
         raise InvalidRequest(f"演示数据:seed 必须是 0 到 2^63-1 的整数,收到 {seed}")
     last_day = until or business_date_at(SystemClock().now()) - timedelta(days=1)
@@ -115,11 +110,12 @@ def fill(database_url: str, *, sites: int = 3, days: int = 400, seed: int = 2026
         with connection.cursor() as cursor:
             cursor.executemany(queries["upsert_known_site"], rows)
             cursor.executemany(queries["upsert_site"], rows)
-        written = _append(connection, seed, sites, first_day, last_day, finished_at=None)
-        connection.execute(queries["note_fill"], {"seed": seed, "site_count": sites, "first_day": first_day, "last_day": last_day})
+        asked = _Filled(seed, sites, members, first_day, last_day)
+        written = _append(connection, asked, first_day, last_day, finished_at=None)
+        connection.execute(queries["note_fill"], asdict(asked))
     with psycopg.connect(database_url, autocommit=True) as connection:
         # Fresh statistics: the first query after the fill shall not be planned for an empty table.
-        connection.execute("ANALYZE demo_dws.area_daily, demo_dws.etl_runs")
+        connection.execute(queries["analyze"])
     return DemoWarehouse(sites, first_day, last_day, written)
 
 
@@ -144,7 +140,7 @@ def advance(database_url: str, day: date, *, finished_at: datetime | None = None
         if day <= filled.last_day:
             return DemoWarehouse(filled.sites, filled.first_day, filled.last_day, 0)
         first_new_day = filled.last_day + timedelta(days=1)
-        written = _append(connection, filled.seed, filled.sites, first_new_day, day, finished_at=finished_at)
+        written = _append(connection, filled, first_new_day, day, finished_at=finished_at)
         connection.execute(_queries()["note_advance"], {"last_day": day})
     return DemoWarehouse(filled.sites, filled.first_day, day, written)
 
@@ -156,6 +152,7 @@ def advance(database_url: str, day: date, *, finished_at: datetime | None = None
 class _Filled:
     seed: int
     sites: int
+    members: int
     first_day: date
     last_day: date
 
@@ -166,7 +163,8 @@ def _queries() -> dict[str, bytes]:
 
 def _filled(connection: psycopg.Connection[Any]) -> _Filled | None:
     """What the last fill made, locked against another fill; None without a demo warehouse."""
-    present = connection.execute("SELECT to_regclass('demo_dws.filled') IS NOT NULL").fetchone()
+    # A demo warehouse from before there were members is none any more.
+    present = connection.execute("SELECT to_regclass('demo_dws.members') IS NOT NULL").fetchone()
     if present is None or not present[0]:
         return None
     with connection.cursor(row_factory=class_row(_Filled)) as cursor:
@@ -198,24 +196,25 @@ def _site_row(index: int) -> dict[str, Any]:
     }
 
 
-def _append(
-    connection: psycopg.Connection[Any], seed: int, sites: int, first_day: date, last_day: date, *, finished_at: datetime | None
-) -> int:
+def _append(connection: psycopg.Connection[Any], asked: _Filled, first_day: date, last_day: date, *, finished_at: datetime | None) -> int:
     """Writes all sites' rows and the loads of these days; returns the number of area rows."""
     rows = 0
     names = ", ".join(column.name for column in FINANCE_COLUMNS)
     with connection.cursor() as cursor:
         with cursor.copy(f"COPY demo_dws.area_daily (site_id, business_date, area, {names}) FROM STDIN".encode()) as copy:
-            for index in range(sites):
-                lines = _site_lines(seed, index, first_day, last_day)
+            for index in range(asked.sites):
+                lines = _site_lines(asked.seed, index, first_day, last_day)
                 rows += len(lines)
                 copy.write("".join(lines))
-        loads = _loads(seed, sites, first_day, last_day, finished_at)
+        loads = _loads(asked.seed, asked.sites, first_day, last_day, finished_at)
         with cursor.copy(
             "COPY demo_dws.etl_runs (etl_run_id, site_id, status, started_at, finished_at, loaded_through) FROM STDIN"
         ) as copy:
             for load in loads:
                 copy.write_row(load)
+    for index in range(asked.sites):
+        append_members(connection, asked.seed, FIRST_SITE_ID + index, areas_of_site(index), asked.members, first_day, last_day)
+    connection.execute(_queries()["note_last_visits"], {"first_day": first_day})
     return rows
 
 
@@ -265,21 +264,6 @@ def areas_of_site(index: int) -> tuple[Area, ...]:
     return tuple(model.area for model in _models(index))
 
 
-def is_public_holiday(day: date) -> bool:
-    """Whether the day is one of China's public holidays, near enough: exchanged working days are left out."""
-    if (day.month, day.day) in ((1, 1), (4, 4), (4, 5), (4, 6)) or (day.month == 5 and day.day <= 5) or (day.month == 10 and day.day <= 7):
-        return True
-    if day.year not in _LUNAR_HOLIDAYS:
-        return False
-    new_year, dragon_boat, mid_autumn = (date(day.year, month, first) for month, first in _LUNAR_HOLIDAYS[day.year])
-    return -1 <= (day - new_year).days <= 6 or 0 <= (day - dragon_boat).days <= 2 or 0 <= (day - mid_autumn).days <= 2
-
-
-def _is_lunar_new_year(day: date) -> bool:
-    """The eve and the first day of the lunar year: the halls open late, for few guests."""
-    return day.year in _LUNAR_HOLIDAYS and -1 <= (day - date(day.year, *_LUNAR_HOLIDAYS[day.year][0])).days <= 0
-
-
 def _models(index: int) -> tuple[_AreaModel, ...]:
     return _AREAS[:-1] if index % 3 == 2 else _AREAS
 
@@ -317,7 +301,7 @@ def _day_plan(seed: int, site_id: int, day: date) -> _DayPlan:
     is_promotion = promotion_start <= day.day < promotion_start + 7
     promoted_halls, promoted_rooms = month_draws[1] < 0.75, month_draws[1] > 0.45
     gap_area, gap_start, gap_days = int(month_draws[2] * len(_AREAS)), 1 + int(month_draws[3] * 26), 1 + int(month_draws[4] * 3)
-    lunar_new_year = _is_lunar_new_year(day)
+    lunar_new_year = is_lunar_new_year(day)
     return _DayPlan(
         day_kind=4 if holiday else max(0, weekday - 3),
         demand=demand * (0.45 if lunar_new_year else 1.0),

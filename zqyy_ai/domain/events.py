@@ -6,7 +6,10 @@ event types (`dws_completed`).
 
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any
+
+from zqyy_ai.domain.apps import AppType
 
 
 class EventName(StrEnum):
@@ -33,12 +36,23 @@ EVENT_TYPES: dict[EventName, EventType] = {
     EventName.DWS_COMPLETED: EventType.DWS_COMPLETED,
 }
 
-APP_CHAINS: dict[EventType, str] = {
-    EventType.CONSUMPTION: "app3→app8→app7",
-    EventType.NOTE_CREATED: "app6→app8",
-    EventType.TASK_ASSIGNED: "app4→app5",
-    EventType.DWS_COMPLETED: "app2",
+# What a chain asks, in this order; a consumption with an assistant goes on with `ASSISTANT_APPS`.
+ASSISTANT_APPS = (AppType.ANALYSIS, AppType.TACTICS)
+CHAINS: dict[EventType, tuple[AppType, ...]] = {
+    EventType.CONSUMPTION: (AppType.CLUE, AppType.CONSOLIDATION, AppType.CUSTOMER),
+    EventType.NOTE_CREATED: (AppType.NOTE, AppType.CONSOLIDATION),
+    EventType.TASK_ASSIGNED: ASSISTANT_APPS,
 }
+# The applications whose partitions are members, in the order in which each finds what it needs of the others.
+MEMBER_APPS = (AppType.CLUE, AppType.NOTE, AppType.CONSOLIDATION, AppType.CUSTOMER, *ASSISTANT_APPS)
+FINANCE_CHAIN = "app2"
+# The names of what members' events become, and what they start from.
+EVENT_NAMES: dict[EventType, EventName] = {event_type: name for name, event_type in EVENT_TYPES.items()}
+
+
+def chain_text(apps: tuple[AppType, ...]) -> str:
+    """A chain as `ai_trigger_jobs.app_chain` has it: `app3→app8→app7`."""
+    return "→".join(app.value.partition("_")[0] for app in apps)
 
 
 class DedupPolicy(StrEnum):
@@ -49,37 +63,103 @@ class DedupPolicy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class DwsCompleted:
-    """The payload of `ai_dws_completed`: a load of one site's business data has finished."""
+class Event:
+    """The payload of an event, as far as anything is decided by it. All but a finished load name a member.
 
+    `assistant_id`: whom App4 and App5 serve; None where the event brings no assistant. `note_digest` tells notes without an id apart.
+    """
+
+    event_type: EventType
     site_id: int
-    etl_run_id: str | None
-    connector_type: str
-    is_forced: bool
-    regenerate: bool
-    only_missing: bool
+    member_id: int | None = None
+    assistant_id: int | None = None
+    note_id: str | None = None
+    note_digest: str | None = None
+    etl_run_id: str | None = None
+    connector_type: str = "feiqiu"
+    is_forced: bool = False
+
+    @property
+    def subject(self) -> str:
+        """What makes two events of one member and day two jobs; `-` where nothing does."""
+        match self.event_type:
+            case EventType.NOTE_CREATED:
+                return f"note:{self.note_id}" if self.note_id else f"text:{self.note_digest}"
+            case EventType.TASK_ASSIGNED:
+                return str(self.assistant_id)
+            case EventType.DWS_COMPLETED:
+                return self.etl_run_id or "-"
+            case _:
+                return "-"
+
+    @property
+    def app_chain(self) -> str:
+        return FINANCE_CHAIN if self.event_type is EventType.DWS_COMPLETED else chain_text(self.apps)
+
+    @property
+    def apps(self) -> tuple[AppType, ...]:
+        """The member applications of its chain, in order; none for a finished load."""
+        apps = CHAINS.get(self.event_type, ())
+        has_more = self.event_type is EventType.CONSUMPTION and self.assistant_id is not None
+        return apps + ASSISTANT_APPS if has_more else apps
 
 
-def parse_dws_completed(payload: Any) -> DwsCompleted:
+def parse_event(name: EventName, payload: Any) -> Event:
     """Raises ValueError, in words for an operator, when the payload cannot be meant. Unknown fields are allowed."""
     if not isinstance(payload, dict):
         raise ValueError("payload 必须是 JSON 对象")  # noqa: TRY004 - one class for whatever is wrong with a payload
-    return DwsCompleted(
-        site_id=_site_id(payload),
-        etl_run_id=_optional_text(payload, "etl_run_id"),
+    event_type = EVENT_TYPES[name]
+    for flag in ("regenerate", "only_missing"):
+        _flag(payload, flag)
+    has_assistant = _flag(payload, "has_assistant")
+    assistant_id = _id(payload, "assistant_id", is_needed=event_type is EventType.TASK_ASSIGNED)
+    if event_type is EventType.NOTE_CREATED or (event_type is EventType.CONSUMPTION and not has_assistant):
+        # Of a consumption both must say so: a till that always names somebody means nobody by it.
+        assistant_id = None
+    note = _note(payload) if event_type is EventType.NOTE_CREATED else None
+    return Event(
+        event_type=event_type,
+        site_id=_needed_id(payload, "site_id"),
+        member_id=None if event_type is EventType.DWS_COMPLETED else _needed_id(payload, "member_id"),
+        assistant_id=assistant_id,
+        note_id=_optional_text(payload, "note_id") if note is not None else None,
+        note_digest=sha256(note.encode("utf-8", "replace")).hexdigest()[:16] if note is not None else None,
+        etl_run_id=_optional_text(payload, "etl_run_id") if event_type is EventType.DWS_COMPLETED else None,
         connector_type=_optional_text(payload, "connector_type") or "feiqiu",
         is_forced=_flag(payload, "is_forced"),
-        regenerate=_flag(payload, "regenerate"),
-        only_missing=_flag(payload, "only_missing"),
     )
 
 
-def _site_id(payload: dict[str, Any]) -> int:
-    value = payload.get("site_id")
+def dedup_key(event_type: EventType, site_id: int, member_id: int | None, subject: str, business_date: Any, mode: str) -> str:
+    """What is one job: `consumption|1001|7|-|2026-04-20|live`; a site's own jobs name no member: `dws_completed|1001|-|2026-04-20|live`."""
+    member = () if member_id is None else (str(member_id),)
+    # A subject may hold the separator; whoever splits takes date and mode from the end.
+    return "|".join((event_type.value, str(site_id), *member, subject, business_date.isoformat(), mode))
+
+
+def _note(payload: dict[str, Any]) -> str:
+    content = payload.get("note_content")
+    if not isinstance(content, str) or not content.strip():
+        raise ValueError("note_content 必须是非空字符串")
+    for name in ("noted_by_name", "noted_by_created_at"):
+        _optional_text(payload, name)
+    return content.strip()
+
+
+def _needed_id(payload: dict[str, Any], name: str) -> int:
+    found = _id(payload, name, is_needed=True)
+    assert found is not None
+    return found
+
+
+def _id(payload: dict[str, Any], name: str, *, is_needed: bool) -> int | None:
+    value = payload.get(name)
     if value is None:
-        raise ValueError("缺少 site_id")
+        if is_needed:
+            raise ValueError(f"缺少 {name}")
+        return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
-        raise ValueError(f"site_id 必须是正整数,收到 {value!r}"[:200])
+        raise ValueError(f"{name} 必须是正整数,收到 {value!r}"[:200])
     return value
 
 

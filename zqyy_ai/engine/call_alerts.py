@@ -67,6 +67,11 @@ def step_refused(app: App, site_id: int, refusal: GuardRefusal) -> Alert | None:
     return None
 
 
+def clues_unwritable(app: App, site_id: int, log_id: int | None) -> Alert:
+    message = f"{app.title} 的回答已写入缓存,但 member_retention_clue 拒绝写入,稍后重试"
+    return Alert(AlertType.FAILED, message, site_id, app.app_type.value, log_id, detail="clues_unwritable")
+
+
 def raise_last(connection: Connection, alert: Alert) -> None:
     """Behind a savepoint: an alert that cannot be written takes nothing else back. The transaction's last deed, see `store/alerts.py`."""
     try:

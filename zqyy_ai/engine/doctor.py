@@ -22,7 +22,7 @@ from zqyy_ai.settings import DASHSCOPE_BASE_URL, Settings
 from zqyy_ai.store import alert_deliveries, alerts
 from zqyy_ai.store.alerts import AlertStatus, Severity
 from zqyy_ai.store.migrations import TRIGGER_ROWS, schema_version
-from zqyy_ai.warehouse.contract import check_contract
+from zqyy_ai.warehouse.contract import MEMBER_VIEWS, ContractProblem, ProblemKind, check_contract
 
 _FINANCE_APPS = (AppType.FINANCE, AppType.FINANCE_AREA)
 _MOST_PROBLEMS_TOLD = 8
@@ -84,7 +84,7 @@ def _check_database(settings: Settings) -> Iterator[CheckOutcome]:
                 yield from _check_alerts(url)
             except psycopg.Error as failure:
                 yield CheckOutcome("数据库权限", Verdict.FAILED, _first_line(failure), "请授予 ZQYY_DATABASE_URL 的账号读写 biz 各表的权限")
-        yield from _check_source(connection)
+        yield from _check_source(connection, settings)
 
 
 def _check_migrations(url: str) -> CheckOutcome:
@@ -144,20 +144,32 @@ def _check_budget(url: str, settings: Settings) -> CheckOutcome:
     return CheckOutcome(name, Verdict.OK, detail)
 
 
-def _check_source(connection: psycopg.Connection[Any]) -> Iterator[CheckOutcome]:
+def _check_source(connection: psycopg.Connection[Any], settings: Settings) -> Iterator[CheckOutcome]:
+    name = "业务数据"
     try:
         problems = check_contract(connection)
     except (psycopg.Error, ZqyyError) as failure:
-        yield CheckOutcome("业务数据", Verdict.FAILED, _first_line(failure), "请按 docs/warehouse.md 建立 ai_source 视图并授予读取权限")
+        yield CheckOutcome(name, Verdict.FAILED, _first_line(failure), "请按 docs/warehouse.md 建立 ai_source 视图并授予读取权限")
         return
-    if not problems:
-        yield CheckOutcome("业务数据", Verdict.OK, "ai_source 视图、字段与合计(hall、all)符合约定")
-    for problem in problems[:_MOST_PROBLEMS_TOLD]:
-        yield CheckOutcome("业务数据", Verdict.FAILED, problem.message, problem.remedy)
-    if len(problems) > _MOST_PROBLEMS_TOLD:
-        yield CheckOutcome(
-            "业务数据", Verdict.FAILED, f"另有 {len(problems) - _MOST_PROBLEMS_TOLD} 个问题", "请按 docs/warehouse.md 修正视图"
-        )
+    missing = [problem for problem in problems if problem.kind is ProblemKind.MISSING_VIEW and problem.view in MEMBER_VIEWS]
+    rest = [problem for problem in problems if problem not in missing]
+    if not rest:
+        yield CheckOutcome(name, Verdict.OK, "ai_source 视图、字段与合计(hall、all、消费单)符合约定")
+    for problem in rest[:_MOST_PROBLEMS_TOLD]:
+        yield CheckOutcome(name, Verdict.FAILED, problem.message, problem.remedy)
+    if len(rest) > _MOST_PROBLEMS_TOLD:
+        yield CheckOutcome(name, Verdict.FAILED, f"另有 {len(rest) - _MOST_PROBLEMS_TOLD} 个问题", "请按 docs/warehouse.md 修正视图")
+    if missing:
+        yield _missing_member_views(missing, settings)
+
+
+def _missing_member_views(missing: list[ContractProblem], settings: Settings) -> CheckOutcome:
+    """No illness of a deployment that wants finance alone: one that has none of these views and set no application that reads them."""
+    wants_members = any(app_type in settings.app_ids for app_type in APPS if app_type not in _FINANCE_APPS)
+    is_ill = wants_members or len(missing) < len(MEMBER_VIEWS)
+    views = "、".join(f"ai_source.{problem.view}" for problem in missing)
+    detail = f"缺少视图 {views}:会员应用(App3–App8)无法运行,财务预热不需要"
+    return CheckOutcome("会员数据", Verdict.FAILED if is_ill else Verdict.UNKNOWN, detail, missing[0].remedy.replace("该视图", "这些视图"))
 
 
 def _check_alerts(url: str) -> Iterator[CheckOutcome]:

@@ -1,30 +1,39 @@
 """Intake: the inbox's events become jobs, or keep their row with the reason why not.
 
 One intake at a time (an advisory lock), so that two events never both find that they are the first. Run by the sensors' ticks, by the
-ETL sensor and the schedule right after they fired, and by callers who want their job at once.
+runs that take events, by the ETL sensor and the schedule right after they fired, and by callers who want their job at once.
+
+A batch is decided in memory and written in a few round trips: thousands of one site's events hold up another's for a moment only.
 """
 
 import json
 import logging
-from dataclasses import dataclass
-from datetime import date
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Any
 
 import psycopg
 
 from zqyy_ai.domain.business_clock import Clock
-from zqyy_ai.domain.events import APP_CHAINS, DedupPolicy, DwsCompleted, EventName, EventType, parse_dws_completed
+from zqyy_ai.domain.events import DedupPolicy, Event, EventName, EventType, dedup_key, parse_event
+from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.runtime_context import RuntimeContext
 from zqyy_ai.store import alerts, events, sites, trigger_jobs, triggers
 from zqyy_ai.store.alerts import Alert, AlertType
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.events import InboxEvent
+from zqyy_ai.store.sites import Site
 from zqyy_ai.store.trigger_jobs import NewJob, TriggerJob
+from zqyy_ai.store.triggers import Trigger
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 500
 LARGEST_PAYLOAD_BYTES = 256 * 1024
+# An inbox that nobody has emptied for so long is not worked off behind people's backs, for money.
+OLDEST_MEMBER_EVENT = timedelta(days=7)
 # Kept in a job's payload by us; a caller's fields of these names are dropped.
 OWN_PAYLOAD_FIELDS = ("etl_run_ids", "given_up", "done_by_job")
 
@@ -42,6 +51,14 @@ class IntakeCount:
     def total(self) -> int:
         return self.accepted + self.duplicates + self.rejected + self.ignored
 
+    def __add__(self, other: "IntakeCount") -> "IntakeCount":
+        return IntakeCount(
+            self.accepted + other.accepted,
+            self.duplicates + other.duplicates,
+            self.rejected + other.rejected,
+            self.ignored + other.ignored,
+        )
+
 
 class _Rejected(Exception):
     """The event cannot become a job; the text is for an operator, `kind` tells rejections apart in alerts."""
@@ -51,65 +68,216 @@ class _Rejected(Exception):
         self.kind = kind
 
 
+class _Ignored(Exception):
+    """The event's trigger or site is switched off."""
+
+
 def take_in(database: Database, clock: Clock, runtime_context: RuntimeContext) -> IntakeCount:
     """Handles all waiting events, oldest first. Safe to call from anywhere at any time."""
-    accepted = duplicates = rejected = ignored = 0
+    count = IntakeCount()
     while True:
         with database.transaction() as connection:
             events.lock_intake(connection)
             waiting = events.waiting_events(connection, _BATCH, largest_bytes=LARGEST_PAYLOAD_BYTES)
-            told: list[Alert] = []
-            for event in waiting:
-                try:
-                    # A savepoint each: one event that the database refuses must not hold up those behind it.
-                    with connection.transaction():
-                        handled = _handle(connection, event, clock, runtime_context)
-                    accepted += handled == "accepted"
-                    duplicates += handled == "duplicate"
-                    ignored += handled == "ignored"
-                except psycopg.DataError as refused:
-                    rejected += 1
-                    why = _Rejected("payload_unstorable", f"payload 无法保存({type(refused).__name__})")
-                    told.append(_reject(connection, event, why))
-                except _Rejected as why:
-                    rejected += 1
-                    told.append(_reject(connection, event, why))
-            for alert in told:
-                alerts.raise_alert(connection, alert)
+            intake = _Intake(connection, clock, runtime_context)
+            handled = intake.handle_together(waiting)
+            if handled is None:
+                # The database refuses something of one of them. One by one: it must not hold up the others.
+                handled = sum((intake.handle_alone(event) for event in waiting), IntakeCount())
+            intake.tell()
+        count += handled
         if len(waiting) < _BATCH:
-            return IntakeCount(accepted, duplicates, rejected, ignored)
+            return count
 
 
-def _handle(connection: Connection, event: InboxEvent, clock: Clock, runtime_context: RuntimeContext) -> str:
-    if event.event_name != EventName.DWS_COMPLETED:
-        raise _Rejected("unknown_event", f"未知事件 {event.event_name!r}"[:200])
-    if event.payload_bytes is not None and event.payload_bytes > LARGEST_PAYLOAD_BYTES:
-        raise _Rejected("payload_too_large", f"payload 超过 {LARGEST_PAYLOAD_BYTES // 1024} KiB")
-    payload = _payload(event)
-    try:
-        load = parse_dws_completed(payload)
-    except ValueError as invalid:
-        raise _Rejected("payload_invalid", str(invalid)) from None
-    site = sites.find_site(connection, load.site_id)
-    if site is None:
-        raise _Rejected("unknown_site", f"门店 {load.site_id} 不存在")
-    trigger = triggers.trigger_for_event(connection, EventName.DWS_COMPLETED)
-    if trigger is None or not trigger.is_enabled or not site.is_active:
-        reason = "门店已停用" if not site.is_active else "触发器未启用"
-        events.mark_handled(connection, event.id, rejected_reason=reason)
-        return "ignored"
-    triggers.record_run(connection, trigger.id, clock.now())
-    business_date = runtime_context.business_date(clock.now(), site.business_day_cutoff)
-    mode = runtime_context.mode.value
-    present = trigger_jobs.blocking_jobs(connection, EventType.DWS_COMPLETED, load.site_id, business_date, mode)
-    standing = None if load.is_forced else _job_standing_for(load, present, trigger.dedup_policy)
-    if standing is not None:
-        trigger_jobs.count_duplicate(connection, standing.id, load.etl_run_id)
-        events.mark_handled(connection, event.id, trigger_job_id=standing.id)
-        return "duplicate"
-    job_id = trigger_jobs.add(connection, _new_job(load, payload, business_date, mode))
-    events.mark_handled(connection, event.id, trigger_job_id=job_id)
-    return "accepted"
+@dataclass(slots=True)
+class _Wanted:
+    """An accepted event of a member, on its way to a job: to `job`, or to one that stands for it."""
+
+    event_id: int
+    key: str
+    job: NewJob
+    policy: DedupPolicy
+
+
+@dataclass(slots=True)
+class _Standing:
+    """A job of one key, there already (`job_id`) or made by this batch (`new`)."""
+
+    is_mergeable: bool
+    job_id: int | None = None
+    new: int | None = None
+
+
+@dataclass(slots=True)
+class _Intake:
+    """One batch. What is the same for all of its events is read once."""
+
+    connection: Connection
+    clock: Clock
+    runtime_context: RuntimeContext
+    _sites: dict[int, Site | None] = field(default_factory=dict)
+    _triggers: dict[EventName, Trigger | None] = field(default_factory=dict)
+    _fired: set[int] = field(default_factory=set)
+    _told: list[Alert] = field(default_factory=list)
+
+    def handle_together(self, waiting: list[InboxEvent]) -> IntakeCount | None:
+        """All of them, or none and None when the database refuses to store one."""
+        before = list(self._told)
+        try:
+            with self.connection.transaction():
+                return self._handle(waiting)
+        except psycopg.DataError:
+            self._told = before
+            return None
+
+    def handle_alone(self, event: InboxEvent) -> IntakeCount:
+        try:
+            with self.connection.transaction():
+                return self._handle([event])
+        except psycopg.DataError as refused:
+            self._reject(event, _Rejected("payload_unstorable", f"payload 无法保存({type(refused).__name__})"))
+            return IntakeCount(rejected=1)
+
+    def tell(self) -> None:
+        """What operators see of the batch; last in the transaction, as alerts want it."""
+        for trigger_id in sorted(self._fired):
+            triggers.record_run(self.connection, trigger_id, self.clock.now())
+        for alert in self._told:
+            alerts.raise_alert(self.connection, alert)
+
+    def _handle(self, waiting: list[InboxEvent]) -> IntakeCount:
+        count, wanted = IntakeCount(), []
+        for inbox_event in waiting:
+            try:
+                event, payload, site, trigger = self._understood(inbox_event)
+            except _Rejected as why:
+                self._reject(inbox_event, why)
+                count += IntakeCount(rejected=1)
+                continue
+            except _Ignored as why:
+                events.mark_handled(self.connection, inbox_event.id, rejected_reason=str(why))
+                count += IntakeCount(ignored=1)
+                continue
+            self._fired.add(trigger.id)
+            job = self._new_job(event, payload, site)
+            if event.event_type is EventType.DWS_COMPLETED:
+                count += self._take_load(inbox_event, event, job, trigger.dedup_policy)
+            else:
+                wanted.append(_Wanted(inbox_event.id, job.dedup_key, job, trigger.dedup_policy))
+        return count + self._take_members_events(wanted)
+
+    def _understood(self, event: InboxEvent) -> tuple[Event, dict[str, Any], Site, Trigger]:
+        """Raises _Rejected or _Ignored."""
+        try:
+            name = EventName(event.event_name or "")
+        except ValueError:
+            raise _Rejected("unknown_event", f"未知事件 {event.event_name!r}"[:200]) from None
+        if event.payload_bytes is not None and event.payload_bytes > LARGEST_PAYLOAD_BYTES:
+            raise _Rejected("payload_too_large", f"payload 超过 {LARGEST_PAYLOAD_BYTES // 1024} KiB")
+        payload = _payload(event)
+        try:
+            parsed = parse_event(name, payload)
+        except ValueError as invalid:
+            raise _Rejected("payload_invalid", str(invalid)) from None
+        site = self._site(parsed.site_id)
+        if site is None:
+            raise _Rejected("unknown_site", f"门店 {parsed.site_id} 不存在")
+        if not site.is_active:
+            raise _Ignored("门店已停用")
+        trigger = self._trigger(name)
+        if trigger is None or not trigger.is_enabled:
+            raise _Ignored("触发器未启用")
+        if parsed.member_id is not None and self.clock.now() - event.created_at > OLDEST_MEMBER_EVENT:
+            raise _Rejected("too_old", f"事件已超过 {OLDEST_MEMBER_EVENT.days} 天未处理")
+        return parsed, payload, site, trigger
+
+    def _site(self, site_id: int) -> Site | None:
+        if site_id not in self._sites:
+            self._sites[site_id] = sites.find_site(self.connection, site_id)
+        return self._sites[site_id]
+
+    def _trigger(self, name: EventName) -> Trigger | None:
+        if name not in self._triggers:
+            self._triggers[name] = triggers.trigger_for_event(self.connection, name)
+        return self._triggers[name]
+
+    def _new_job(self, event: Event, payload: dict[str, Any], site: Site) -> NewJob:
+        business_date = self._business_date(site)
+        kept = {name: value for name, value in payload.items() if name not in OWN_PAYLOAD_FIELDS}
+        if event.event_type is EventType.DWS_COMPLETED:
+            kept["etl_run_ids"] = [event.etl_run_id] if event.etl_run_id is not None else []
+        mode = self.runtime_context.mode.value
+        return NewJob(
+            event_type=event.event_type,
+            site_id=event.site_id,
+            member_id=event.member_id,
+            business_date=business_date,
+            dedup_key=dedup_key(event.event_type, event.site_id, event.member_id, event.subject, business_date, mode),
+            app_chain=event.app_chain,
+            payload=kept,
+            is_forced=event.is_forced,
+            connector_type=event.connector_type,
+        )
+
+    def _business_date(self, site: Site) -> date:
+        return self.runtime_context.business_date(self.clock.now(), site.business_day_cutoff)
+
+    def _take_load(self, inbox_event: InboxEvent, load: Event, job: NewJob, policy: DedupPolicy) -> IntakeCount:
+        mode = self.runtime_context.mode.value
+        present = trigger_jobs.blocking_jobs(self.connection, EventType.DWS_COMPLETED, load.site_id, job.business_date, mode)
+        standing = None if load.is_forced else _job_standing_for(load, present, policy)
+        if standing is not None:
+            trigger_jobs.count_duplicate(self.connection, standing.id, load.etl_run_id)
+            events.mark_handled(self.connection, inbox_event.id, trigger_job_id=standing.id)
+            return IntakeCount(duplicates=1)
+        events.mark_handled(self.connection, inbox_event.id, trigger_job_id=trigger_jobs.add(self.connection, job))
+        return IntakeCount(accepted=1)
+
+    def _take_members_events(self, wanted: list[_Wanted]) -> IntakeCount:
+        """Deduplicates against what is there and against one another, then writes the jobs, the counts and the marks."""
+        if not wanted:
+            return IntakeCount()
+        by_key: dict[str, list[_Standing]] = {}
+        for job in trigger_jobs.standing_jobs(self.connection, {event.key for event in wanted}):
+            mergeable = job.status is JobStatus.PENDING and not job.is_forced
+            by_key.setdefault(job.dedup_key or "", []).append(_Standing(mergeable, job_id=job.id))
+        new: list[NewJob] = []
+        taken: list[tuple[int, _Standing]] = []
+        duplicates: list[_Standing] = []
+        for event in wanted:
+            present = by_key.setdefault(event.key, [])
+            standing = None if event.job.is_forced else _standing_for(present, event.policy)
+            if standing is None:
+                standing = _Standing(not event.job.is_forced, new=len(new))
+                new.append(event.job)
+                present.append(standing)
+            else:
+                duplicates.append(standing)
+            taken.append((event.event_id, standing))
+        new_ids = trigger_jobs.add_all(self.connection, new)
+        trigger_jobs.count_duplicates(self.connection, Counter(_id_of(standing, new_ids) for standing in duplicates))
+        events.mark_all_handled(self.connection, [(event_id, _id_of(standing, new_ids)) for event_id, standing in taken])
+        return IntakeCount(accepted=len(new), duplicates=len(duplicates))
+
+    def _reject(self, event: InboxEvent, why: _Rejected) -> None:
+        """The alert is raised at the transaction's end: one for each event name and kind of reason."""
+        events.mark_handled(self.connection, event.id, rejected_reason=str(why))
+        name = (event.event_name or "(空)")[:60]
+        logger.warning("intake.rejected event_id=%s reason=%s", event.id, why)
+        self._told.append(Alert(AlertType.EVENT_REJECTED, f"事件 {name} 被拒绝:{why}", detail=f"{name}|{why.kind}"))
+
+
+def _id_of(standing: _Standing, new_ids: list[int]) -> int:
+    if standing.job_id is not None:
+        return standing.job_id
+    assert standing.new is not None
+    return new_ids[standing.new]
+
+
+def _standing_for(present: Iterable[_Standing], policy: DedupPolicy) -> _Standing | None:
+    """`business_day`: the first job of the day, whatever became of it. `coalesce`: one that has not started, and so has not read the data."""
+    return next((standing for standing in present if standing.is_mergeable or policy is DedupPolicy.BUSINESS_DAY), None)
 
 
 def _payload(event: InboxEvent) -> Any:
@@ -122,7 +290,7 @@ def _payload(event: InboxEvent) -> Any:
     return payload
 
 
-def _job_standing_for(load: DwsCompleted, present: list[TriggerJob], policy: DedupPolicy) -> TriggerJob | None:
+def _job_standing_for(load: Event, present: list[TriggerJob], policy: DedupPolicy) -> TriggerJob | None:
     """The job that already does what this load asks for, if there is one.
 
     A load that names its ETL run is done by the job that took that run in, whatever the policy. Otherwise `business_day` knows one job a
@@ -134,26 +302,3 @@ def _job_standing_for(load: DwsCompleted, present: list[TriggerJob], policy: Ded
     if policy is DedupPolicy.BUSINESS_DAY and load.etl_run_id is None:
         return present[0] if present else None
     return next((job for job in present if job.status == "pending" and not job.is_forced), None)
-
-
-def _new_job(load: DwsCompleted, payload: dict[str, object], business_date: date, mode: str) -> NewJob:
-    named = [load.etl_run_id] if load.etl_run_id is not None else []
-    key = "|".join((EventType.DWS_COMPLETED.value, str(load.site_id), load.etl_run_id or "-", business_date.isoformat(), mode))
-    return NewJob(
-        event_type=EventType.DWS_COMPLETED,
-        site_id=load.site_id,
-        business_date=business_date,
-        dedup_key=key,
-        app_chain=APP_CHAINS[EventType.DWS_COMPLETED],
-        payload={name: value for name, value in payload.items() if name not in OWN_PAYLOAD_FIELDS} | {"etl_run_ids": named},
-        is_forced=load.is_forced,
-        connector_type=load.connector_type,
-    )
-
-
-def _reject(connection: Connection, event: InboxEvent, why: _Rejected) -> Alert:
-    """The alert to be raised at the transaction's end: one for each event name and kind of reason."""
-    events.mark_handled(connection, event.id, rejected_reason=str(why))
-    name = (event.event_name or "(空)")[:60]
-    logger.warning("intake.rejected event_id=%s reason=%s", event.id, why)
-    return Alert(AlertType.EVENT_REJECTED, f"事件 {name} 被拒绝:{why}", detail=f"{name}|{why.kind}")

@@ -20,15 +20,15 @@ import psycopg
 
 from zqyy_ai.domain.answers import FinanceAnswer
 from zqyy_ai.domain.apps import AppType, finance_app_of
-from zqyy_ai.domain.events import APP_CHAINS, EventType
+from zqyy_ai.domain.events import FINANCE_CHAIN, EventName, EventType
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey, earliest_day
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.job_alerts import raise_for_job, resolve_by_job
+from zqyy_ai.engine.send_back import codes_text, failed_for_good, moment_to_go_on
 from zqyy_ai.engine.step import StepRequest, StepResult, StepStatus
-from zqyy_ai.guards import call_pauses
 from zqyy_ai.prompts.finance import FinancePrompts
-from zqyy_ai.store import cache, sites, trigger_jobs
+from zqyy_ai.store import cache, sites, trigger_jobs, triggers
 from zqyy_ai.store.cache import CachedAnswer
 from zqyy_ai.store.database import Connection, database_now
 from zqyy_ai.store.sites import Site
@@ -41,15 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL_SECONDS = 0.25
-# The shortest time for which a job goes back to the queue: each round costs the start of a run.
-_SHORTEST_SEND_BACK = timedelta(seconds=60)
-_LONGEST_SEND_BACK = timedelta(minutes=30)
-# After trouble of our own database, which is over sooner than somebody else's.
-_SHORTEST_AFTER_DATABASE_TROUBLE = timedelta(seconds=5)
-# Refusals that end with a breaker.
-_HELD = ("circuit_open", "rate_limited")
+_AFTER_DATABASE_TROUBLE = timedelta(seconds=5)
 _NO_ROOM_PAUSES_SECONDS = (1.0, 2.0, *(4.0,) * 7)
-_DATABASE_TROUBLE = ("database_lost", "log_unwritable")
 _GIVEN_UP = "本任务的上一轮已失败,不再重复调用;需要时请发起新的预热"
 
 
@@ -192,7 +185,7 @@ class PrewarmRun:
         except Exception as failure:
             logger.exception("prewarm.step_raised site=%s", self.site.site_id)
             is_passing = isinstance(failure, psycopg.OperationalError | psycopg.InterfaceError)
-            retry_at = self._engine.clock.now() + _SHORTEST_AFTER_DATABASE_TROUBLE if is_passing else None
+            retry_at = self._engine.clock.now() + _AFTER_DATABASE_TROUBLE if is_passing else None
             code = "database_lost" if is_passing else type(failure).__name__
             return StepResult(StepStatus.FAILED, error_code=code, error_message=str(failure)[:300], retry_at=retry_at)
 
@@ -286,18 +279,21 @@ class PrewarmRun:
                 is_fault = isinstance(error, Exception)
                 why = f"运行中断:{type(error).__name__}: {error}" if is_fault else "运行被取消"
                 if trigger_jobs.finish(connection, job, status, why) and is_fault:
+                    self._show_on_trigger(connection, job, why)
                     raise_for_job(connection, job, status, f"运行中断({type(error).__name__})")
             elif not counts.bad:
                 is_ended = trigger_jobs.finish(connection, job, JobStatus.COMPLETED)
                 if self._data_read_at is not None and self._is_whole(job):
                     trigger_jobs.finish_covered(connection, job, self._data_read_at)
                 if is_ended:
+                    self._show_on_trigger(connection, job, None)
                     resolve_by_job(connection, job, is_whole=self._is_whole(job))
             elif retry_at is not None:
                 trigger_jobs.send_back(connection, job, retry_at, _summary(counts.bad), _failed_for_good(counts.bad))
             else:
                 status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
                 if trigger_jobs.finish(connection, job, status, _summary(counts.bad)):
+                    self._show_on_trigger(connection, job, _summary(counts.bad))
                     raise_for_job(connection, job, status, _codes(counts.bad))
 
         self._engine.step.write_late_log_ends()
@@ -306,26 +302,20 @@ class PrewarmRun:
             return
         self._engine.database.write_surely(end)
 
+    def _show_on_trigger(self, connection: Connection, job: TriggerJob, error: str | None) -> None:
+        if job.event_type == EventType.DWS_COMPLETED:
+            said = f"任务 {job.id}(门店 {job.site_id}):{error}" if error else None
+            triggers.record_job_end(connection, EventName.DWS_COMPLETED, said)
+
     def _retry_at(self, job: TriggerJob) -> datetime | None:
-        """When the job is worth another round: as soon as time has cured the first of its refusals. A person's own run is not repeated."""
-        # A budget refusal is cured by the next day or month, and then by the job of that day.
-        curable = [
-            outcome.result.retry_at
-            for outcome in self._counts.bad
-            if outcome.result.retry_at is not None and not (outcome.result.error_code or "").startswith("budget_exceeded")
-        ]
-        if not curable or job.event_type != EventType.DWS_COMPLETED:
+        """When the job is worth another round. A person's own run is not repeated.
+
+        A budget refusal is cured by the next day or month, and then by the job of that day.
+        """
+        if job.event_type != EventType.DWS_COMPLETED:
             return None
-        if any(outcome.result.error_code == call_pauses.REFUSAL for outcome in self._counts.bad):
-            # Nobody asks for a run while the pause lasts, so the job may go on as soon as it ends.
-            return self._engine.clock.now()
-        if all(outcome.result.error_code in _HELD for outcome in self._counts.bad) and not self._is_any_app_held():
-            # This very run's probe may have shown that it is over, just after the others were refused.
-            return self._engine.clock.now()
-        is_ours = all(outcome.result.error_code in _DATABASE_TROUBLE for outcome in self._counts.bad)
-        shortest = _SHORTEST_AFTER_DATABASE_TROUBLE if is_ours else _SHORTEST_SEND_BACK
-        pause: timedelta = min(shortest * int(2 ** min(job.sent_back_count, 10)), _LONGEST_SEND_BACK)
-        return max(min(curable), self._engine.clock.now() + pause)
+        bad = [outcome.result for outcome in self._counts.bad]
+        return moment_to_go_on(bad, job, now=self._engine.clock.now(), is_any_held=self._is_any_app_held)
 
     def _is_any_app_held(self) -> bool:
         apps = {finance_app_of(window).app_type for window in self._windows}
@@ -341,7 +331,7 @@ class PrewarmRun:
             site_id=self.site.site_id,
             business_date=self.business_date,
             dedup_key="|".join((event_type.value, str(self.site.site_id), subject, self.business_date.isoformat(), mode)),
-            app_chain=APP_CHAINS[EventType.DWS_COMPLETED],
+            app_chain=FINANCE_CHAIN,
             payload={
                 "app_type": finance_app_of(one).app_type.value if one else AppType.FINANCE.value,
                 "targets": [str(window) for window in self._windows],
@@ -354,9 +344,7 @@ class PrewarmRun:
 
 
 def _failed_for_good(bad: list[WindowOutcome]) -> dict[str, str]:
-    """Windows that were paid for and that time does not cure, with their error codes."""
-    failed = (outcome for outcome in bad if outcome.result.tokens and outcome.result.retry_at is None)
-    return {str(outcome.window): outcome.result.error_code or "unknown" for outcome in failed}
+    return failed_for_good({str(outcome.window): outcome.result for outcome in bad})
 
 
 def _left_as_it_is(answer: CachedAnswer) -> StepResult:
@@ -370,11 +358,7 @@ def _trigger_type(job: TriggerJob) -> str:
 
 
 def _codes(bad: list[WindowOutcome]) -> str:
-    codes: dict[str, int] = {}
-    for outcome in bad:
-        code = outcome.result.error_code or "unknown"
-        codes[code] = codes.get(code, 0) + 1
-    return f"{len(bad)} 个窗口失败:{','.join(f'{code} × {count}' for code, count in sorted(codes.items()))}"
+    return f"{len(bad)} 个窗口失败:{codes_text([outcome.result for outcome in bad])}"
 
 
 def _summary(bad: list[WindowOutcome]) -> str:

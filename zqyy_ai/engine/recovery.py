@@ -5,12 +5,14 @@ Either at once, because Dagster has said that a run died, or by and by, when a l
 
 import logging
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
+from zqyy_ai.domain.events import EVENT_NAMES, EventType
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.job_alerts import raise_for_job
 from zqyy_ai.guards.budget import BudgetGuard
-from zqyy_ai.store import leases, run_logs, trigger_jobs
+from zqyy_ai.store import event_runs, leases, run_logs, trigger_jobs, triggers
 from zqyy_ai.store.database import Connection, Database
 
 logger = logging.getLogger(__name__)
@@ -32,10 +34,12 @@ class Recovered:
         return self == Recovered()
 
 
-def recover_lost_leases(database: Database, budget: BudgetGuard, *, max_attempts: int) -> Recovered:
-    """For work whose lease ran out, whoever held it."""
+def recover_lost_leases(database: Database, budget: BudgetGuard, *, max_attempts: int, stuck_after: timedelta | None = None) -> Recovered:
+    """For work whose lease ran out, whoever held it; and for jobs that are stuck for `stuck_after` (None: those are not looked for)."""
     with database.transaction() as connection:
         lost = trigger_jobs.give_up_lost(connection, max_attempts=max_attempts)
+        if stuck_after is not None:
+            lost += trigger_jobs.give_up_stuck(connection, max_attempts=max_attempts, stuck_after=stuck_after)
         charged, released = budget.settle_of_the_dead(connection)
         for run_id in {job.run_id for job in lost if job.run_id}:
             run_logs.close_of_dead_run(connection, run_id)
@@ -48,6 +52,8 @@ def recover_dead_run(database: Database, budget: BudgetGuard, run_id: str, *, ma
     """For one Dagster run that is known to be over: does not wait for its leases. A run that ended its job itself left nothing."""
     with database.transaction() as connection:
         worker_ids = leases.workers_of_run(connection, run_id)
+        # Its process may live on, when it was its code server that died: it sees that its run is closed, and ends.
+        event_runs.close_run(connection, run_id)
         lost = trigger_jobs.give_up_lost(connection, max_attempts=max_attempts, dead_run_id=run_id)
         charged, released = _free_workers(connection, budget, worker_ids)
         run_logs.close_of_dead_run(connection, run_id)
@@ -58,6 +64,7 @@ def recover_cancelled_run(database: Database, budget: BudgetGuard, run_id: str) 
     """For one that a person cancelled: what it held is freed, and its job ends, because nobody wants it again."""
     with database.transaction() as connection:
         worker_ids = leases.workers_of_run(connection, run_id)
+        event_runs.close_run(connection, run_id)
         ended = trigger_jobs.cancel_of_run(connection, run_id)
         charged, released = _free_workers(connection, budget, worker_ids)
         run_logs.close_of_dead_run(connection, run_id)
@@ -79,6 +86,10 @@ def _recovered(
     requeued = sum(job.status is JobStatus.PENDING for job in lost)
     run_ids = tuple(sorted({job.run_id for job in lost if job.run_id}))
     found = Recovered(requeued, len(dead), len(lost) - requeued - len(dead), charged, released, run_ids)
+    for job in dead:
+        name = EVENT_NAMES.get(EventType(job.event_type))
+        if name is not None:
+            triggers.record_job_end(connection, name, f"任务 {job.id}(门店 {job.site_id}):{job.error_message}")
     if is_alarming:
         for job in lost:
             raise_for_job(connection, job, job.status, job.error_message or "")

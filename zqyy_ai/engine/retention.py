@@ -86,6 +86,7 @@ def rules(settings: Settings, now: datetime) -> tuple[Rule, ...]:
         aged("live_events", "实时事件", settings.live_event_retention_days, retention.LIVE_EVENTS),
         aged("trigger_jobs", "已结束的任务", job_days, retention.TRIGGER_JOBS),
         aged("events", "已处理的事件", job_days, retention.EVENTS),
+        aged("event_runs", "已关闭的事件运行", job_days, retention.EVENT_RUNS),
         aged("alert_deliveries", "已结束的告警通知", job_days, retention.ALERT_DELIVERIES),
         aged("alerts", "已解决的告警", job_days, retention.ALERTS),
         aged("seen_etl_runs", "已见的数据加载", seen_days, retention.SEEN_ETL_RUNS),

@@ -12,6 +12,7 @@ import json
 import logging
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -61,17 +62,22 @@ _MOST_ADMISSIONS_LOST = 3
 
 
 class StepStatus(StrEnum):
-    """`fixed`: a window without data got its fixed answer; `refused`: a guard said no before any call."""
+    """`fixed`: a window without data got its fixed answer; `refused`: a guard said no before any call; `skipped`: nothing to ask about."""
 
     ANSWERED = "answered"
     REUSED = "reused"
     FIXED = "fixed"
     FAILED = "failed"
     REFUSED = "refused"
+    SKIPPED = "skipped"
 
     @property
     def is_good(self) -> bool:
         return self in (StepStatus.ANSWERED, StepStatus.REUSED, StepStatus.FIXED)
+
+    @property
+    def is_bad(self) -> bool:
+        return self in (StepStatus.FAILED, StepStatus.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,10 @@ class StepRequest:
     """What to ask for one target. Exactly one of `prompt` and `fixed_answer` is given.
 
     `facts`: what the prompt holds, for the check of the answer's numbers; without them an answer is not checked.
-    `reuse_not_before` bars the reuse of answers older than that moment (`regenerate`).
+    `hashed_prompt`: the prompt without what may change and still ask the same (former answers); the prompt itself unless given.
+    `reuse_not_before` bars the reuse of answers older than that moment (`regenerate`). `own_cache_id`: an answer that this very job has paid
+    for before; it is taken whatever its input was. `beside` writes what belongs to the answer, in its transaction and behind a savepoint:
+    where it can't be written, the answer stays and the step has failed. `timeout_seconds`: less than the settings' for the step's calls.
     """
 
     app: App
@@ -93,7 +102,11 @@ class StepRequest:
     prompt: str | None = None
     facts: dict[str, Any] | None = None
     fixed_answer: dict[str, Any] | None = None
+    hashed_prompt: str | None = None
     reuse_not_before: datetime | None = None
+    own_cache_id: int | None = None
+    beside: Callable[[Connection, dict[str, Any]], object] | None = None
+    timeout_seconds: float | None = None
     trigger_job_id: int | None = None
     member_id: int | None = None
     assistant_id: int | None = None
@@ -206,7 +219,7 @@ class GuardedStep:
             parts: tuple[str, ...] = ("fixed", json.dumps(request.fixed_answer, ensure_ascii=False, sort_keys=True))
         else:
             app = request.app.app_type
-            parts = (self._settings.app_id(app), self._settings.app_revision(app), request.prompt)
+            parts = (self._settings.app_id(app), self._settings.app_revision(app), request.hashed_prompt or request.prompt)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def _claim(self, request: StepRequest) -> StepClaim:
@@ -261,16 +274,20 @@ class GuardedStep:
                 return None  # invalidated or pruned since it was read
             log_id = run_logs.record(connection, self._subject(request, input_hash), RunStatus.REUSED)
             self._publish(connection, request, reused.id)
+            is_whole = self._write_beside(connection, request, result)
             self._end_claim(connection, request, claim)
-            return StepResult(StepStatus.REUSED, result, reused.id, log_id, expires_at)
+            ended = StepResult(StepStatus.REUSED, result, reused.id, log_id, expires_at)
+            return ended if is_whole else self._without_what_is_beside(ended)
 
-        return self._database.patiently(reuse)
+        reused_result = self._database.patiently(reuse)
+        return None if reused_result is None else self._told(request, reused_result)
 
     def _may_reuse(self, found: CachedAnswer, request: StepRequest, input_hash: str) -> bool:
         oldest = self._clock.now() - timedelta(days=self._settings.reuse_max_age_days)
         if request.reuse_not_before is not None:
             oldest = max(oldest, request.reuse_not_before)
-        return found.input_hash == input_hash and found.created_at >= oldest
+        is_equal = found.input_hash == input_hash or found.id == request.own_cache_id
+        return is_equal and found.created_at >= oldest
 
     def _write_fixed_answer(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult:
         assert request.fixed_answer is not None
@@ -278,7 +295,7 @@ class GuardedStep:
 
         def write(connection: Connection) -> StepResult:
             log_id = run_logs.record(connection, self._subject(request, input_hash), RunStatus.REUSED, error_code="no_data")
-            cache_id, result, expires_at = self._write(connection, request, claim, answer, input_hash, log_id)
+            cache_id, result, expires_at, _ = self._write(connection, request, claim, answer, input_hash, log_id)
             return StepResult(StepStatus.FIXED, result, cache_id, log_id, expires_at)
 
         return self._database.patiently(write)
@@ -287,7 +304,8 @@ class GuardedStep:
 
     def _ask(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult:
         """Calls until there is an answer, no retry is allowed, or the step's time is used up. Waiting at guards costs none of it."""
-        time_left = self._settings.step_timeout_seconds
+        step_seconds = min(self._settings.step_timeout_seconds, request.timeout_seconds or self._settings.step_timeout_seconds)
+        time_left = step_seconds
         calls = tokens = single_retries = admissions_lost = 0
         throttled_seconds = 0.0
         was_throttled = False
@@ -313,7 +331,7 @@ class GuardedStep:
                     throttled_seconds += pause
                     allowed = allowed and throttled_seconds <= error.longest_wait_seconds
                 # A call that may be paid is repeated only with time enough for an answer.
-                shortest = self._settings.step_timeout_seconds * _LEAST_TIME_OF_A_PAID_RETRY if ended.charged_tokens else 0.0
+                shortest = step_seconds * _LEAST_TIME_OF_A_PAID_RETRY if ended.charged_tokens else 0.0
                 if not allowed or time_left <= shortest or self._worker.stopping.wait(pause):
                     return self._failed(request, ended, calls, tokens)
                 backoff_seconds = min(backoff_seconds * 2, _LONGEST_BACKOFF_SECONDS)
@@ -544,11 +562,11 @@ class GuardedStep:
 
     def _write_answer(self, request: StepRequest, claim: StepClaim, input_hash: str, call: _Call, calls: int, tokens: int) -> StepResult:
         answer = _with_number_check(request, call.answer.as_result())
-        cache_id, result, expires_at = self._database.write_surely(
+        cache_id, result, expires_at, is_whole = self._database.write_surely(
             lambda connection: self._write(connection, request, claim, answer, input_hash, call.log_id)
         )
         usage = call.reply.usage
-        return StepResult(
+        answered = StepResult(
             StepStatus.ANSWERED,
             result,
             cache_id,
@@ -561,11 +579,14 @@ class GuardedStep:
             latency_ms=call.reply.latency_ms,
             model_ids=usage.model_ids if usage else (),
         )
+        if is_whole:
+            return answered
+        return self._told(request, self._without_what_is_beside(answered))
 
     def _write(
         self, connection: Connection, request: StepRequest, claim: StepClaim, answer: dict[str, Any], input_hash: str, log_id: int | None
-    ) -> tuple[int, dict[str, Any], datetime]:
-        """Cache row, end of the claim and live event, or ClaimLost and nothing."""
+    ) -> tuple[int, dict[str, Any], datetime, bool]:
+        """Cache row, what belongs to it, end of the claim and live event, or ClaimLost and nothing. At last whether all was written."""
         expires_at = self._expires_at(request)
         result = {**answer, "_references": request.references}
         score = answer.get("score")
@@ -582,8 +603,39 @@ class GuardedStep:
             run_log_id=log_id,
         )
         self._publish(connection, request, cache_id)
+        is_whole = self._write_beside(connection, request, result)
         self._end_claim(connection, request, claim)
-        return cache_id, result, expires_at
+        return cache_id, result, expires_at, is_whole
+
+    def _write_beside(self, connection: Connection, request: StepRequest, result: dict[str, Any]) -> bool:
+        """False when its table refuses: the answer is paid and stays. A lost connection is raised: everything is then written again."""
+        if request.beside is None:
+            return True
+        try:
+            with connection.transaction():
+                request.beside(connection, result)
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            raise
+        except psycopg.Error:
+            logger.exception("step.beside_not_written app=%s target=%s", request.app.app_type, request.target_id)
+            return False
+        return True
+
+    def _without_what_is_beside(self, ended: StepResult) -> StepResult:
+        """The answer is there; time, or somebody who puts the table right, cures the rest without a call."""
+        return replace(
+            ended,
+            status=StepStatus.FAILED,
+            error_code="clues_unwritable",
+            error_message="回答已写入缓存,但线索表拒绝写入",
+            retry_at=self._in(seconds=60),
+        )
+
+    def _told(self, request: StepRequest, result: StepResult) -> StepResult:
+        """Alerts when what belongs to the answer could not be written."""
+        if result.status is StepStatus.FAILED:
+            self._tell(call_alerts.clues_unwritable(request.app, request.site.site_id, result.run_log_id))
+        return result
 
     def _end_claim(self, connection: Connection, request: StepRequest, claim: StepClaim) -> None:
         """The last statement of the transaction that writes: raising takes back what it wrote."""
@@ -628,7 +680,8 @@ class GuardedStep:
             tokens=tokens,
             error_code=refusal.reason,
             error_message=str(refusal),
-            retry_at=None if refusal.reason.startswith("budget_exceeded") else refusal.retry_at or self._in(seconds=60),
+            # A call that is larger than a whole budget is for no time to cure.
+            retry_at=refusal.retry_at or (None if refusal.reason.startswith("budget_exceeded") else self._in(seconds=60)),
         )
 
     def _failed(self, request: StepRequest, ended: _CallEnded, calls: int, tokens: int) -> StepResult:

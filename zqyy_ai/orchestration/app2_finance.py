@@ -18,15 +18,14 @@ from zqyy_ai.domain.number_check import NUMBER_CHECK
 from zqyy_ai.domain.windows import AREA_TITLES, TIME_DIMENSION_TITLES, WindowKey
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.prewarm import PrewarmRun, WindowOutcome
-from zqyy_ai.engine.step import StepResult, StepStatus
+from zqyy_ai.engine.step import StepResult
+from zqyy_ai.orchestration.answer_metadata import answer_metadata
+from zqyy_ai.orchestration.cancellation import is_cancelled
 from zqyy_ai.orchestration.partitions import finance_key, finance_partitions, parse_finance_key
 from zqyy_ai.orchestration.resources import EngineResource
-from zqyy_ai.settings import Settings
+from zqyy_ai.orchestration.tags import ASKED_BY_TAG, SENSOR
 from zqyy_ai.store.sites import Site
 
-ASKED_BY_TAG = "zqyy/asked_by"
-SITE_TAG = "zqyy/site_id"
-SENSOR = "sensor"
 _ASSET_KEY = dg.AssetKey("app2_finance")
 _MOST_FAILURES_TOLD = 72
 _JUDGED_TOGETHER = 12
@@ -130,7 +129,7 @@ def _prewarm_site(
         asked_by_sensor=context.run.tags.get(ASKED_BY_TAG) == SENSOR and "dagster/parent_run_id" not in context.run.tags,
         regenerate=config.regenerate,
         only_missing=config.only_missing,
-        is_cancelled=lambda: _is_cancelled(context),
+        is_cancelled=lambda: is_cancelled(context),
     )
     with prewarm:
         if prewarm.job is None:
@@ -142,7 +141,9 @@ def _prewarm_site(
             key = finance_key(site_id, outcome.window)
             result = outcome.result
             if result.status.is_good:
-                yield dg.AssetMaterialization("app2_finance", partition=key, metadata=_metadata(outcome, prewarm.site, engine.settings))
+                yield dg.AssetMaterialization(
+                    "app2_finance", partition=key, metadata=answer_metadata(result, _preview(outcome, prewarm.site), engine.settings)
+                )
             else:
                 bad[key] = f"{result.error_code}: {result.error_message}"
                 context.log.error("%s 失败：%s: %s（run_log %s）", key, result.error_code, result.error_message, result.run_log_id)
@@ -152,12 +153,6 @@ def _prewarm_site(
                 yield from _check_evaluations(context, judged)
                 judged.clear()
         yield from _check_evaluations(context, judged)
-
-
-def _is_cancelled(context: dg.AssetExecutionContext) -> bool:
-    """Whether a person ended this run, as against its process being told to stop."""
-    run = context.instance.get_run_by_id(context.run.run_id)
-    return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,38 +239,6 @@ def _targets(context: dg.AssetExecutionContext, judged: list[_Judged]) -> dict[s
                 storage_id=older[0].storage_id, run_id=older[0].run_id, timestamp=older[0].timestamp
             )
     return targets
-
-
-def _metadata(outcome: WindowOutcome, site: Site, settings: Settings) -> dict[str, dg.MetadataValue]:
-    result = outcome.result
-    cost_cny = (
-        result.input_tokens * settings.input_price_cny_per_million_tokens
-        + result.output_tokens * settings.output_price_cny_per_million_tokens
-    ) / 1_000_000
-    metadata: dict[str, dg.MetadataValue] = {
-        "预览": dg.MetadataValue.md(_preview(outcome, site)),
-        "结果": dg.MetadataValue.text(_STATUS_TITLES[result.status]),
-        "tokens": dg.MetadataValue.int(result.tokens),
-        "耗时_ms": dg.MetadataValue.int(result.latency_ms),
-        "费用_元": dg.MetadataValue.float(round(cost_cny, 6)),
-    }
-    if result.model_ids:
-        metadata["模型"] = dg.MetadataValue.text(", ".join(result.model_ids))
-    numbers = (result.result or {}).get(NUMBER_CHECK)
-    if numbers is not None:
-        metadata["数字核对"] = dg.MetadataValue.text(f"{numbers['checked']} 个数字，{len(numbers['unexplained'])} 个未能解释")
-    if result.expires_at is not None:
-        metadata["过期时间"] = dg.MetadataValue.timestamp(result.expires_at)
-    if result.run_log_id is not None:
-        metadata["run_log_id"] = dg.MetadataValue.int(result.run_log_id)
-    return metadata
-
-
-_STATUS_TITLES = {
-    StepStatus.ANSWERED: "新回答",
-    StepStatus.REUSED: "数据未变，复用",
-    StepStatus.FIXED: "没有数据，固定回答",
-}
 
 
 def _preview(outcome: WindowOutcome, site: Site) -> str:

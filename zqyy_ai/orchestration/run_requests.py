@@ -1,4 +1,5 @@
-"""Asking for range runs: one run a site, only while a job of the site waits and no run that will take it is under way.
+"""Asking for runs: range runs, one a site, only while a job of the site waits and no run that will take it is under way; and one run for
+members' jobs, which stays open and takes them as they come.
 
 No run keys: a key once used silently blocks the second attempt for ever. The state of the rows decides instead. Only the sensor
 `ai_events` asks: its ticks come one after another, so none asks while another one's runs are being made.
@@ -16,10 +17,11 @@ from zqyy_ai.engine.assembly import build_budget_guard
 from zqyy_ai.engine.call_pauses import pause_in_force
 from zqyy_ai.engine.prewarm_requests import sites_wanting_a_run
 from zqyy_ai.engine.recovery import Recovered, recover_dead_run, recover_lost_leases
-from zqyy_ai.orchestration.app2_finance import ASKED_BY_TAG, SENSOR, SITE_TAG
+from zqyy_ai.orchestration.jobs import member_events, prewarm_site
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME, range_of_site
+from zqyy_ai.orchestration.tags import ASKED_BY_TAG, EVENTS_WORK, SENSOR, SITE_TAG, WORK_TAG
 from zqyy_ai.settings import Settings
-from zqyy_ai.store import trigger_jobs
+from zqyy_ai.store import event_runs, trigger_jobs
 from zqyy_ai.store.database import Database
 
 _RANGE_START_TAG = "dagster/asset_partition_range_start"
@@ -33,13 +35,43 @@ _UNDER_WAY = [
 ]
 
 
-def runs_wanted(database: Database, instance: DagsterInstance, clock: Clock) -> list[dg.RunRequest]:
-    """Range runs for the sites whose jobs may start now; marks the jobs as asked for, so that no other tick asks again.
+def runs_wanted(database: Database, instance: DagsterInstance, clock: Clock, settings: Settings) -> list[dg.RunRequest]:
+    """The runs to ask for now. None while all calls are paused: a run would only find out that it may not call."""
+    if pause_in_force(database) is not None:
+        return []
+    return [*_range_runs_wanted(database, instance, clock), *_event_run_wanted(database, instance, settings)]
 
-    None while all calls are paused: a run would only find out that it may not call.
+
+def _event_run_wanted(database: Database, instance: DagsterInstance, settings: Settings) -> list[dg.RunRequest]:
+    """A run that takes members' jobs, when some wait and none is open or on its way; or when the open one has reached its age.
+
+    An old run goes on until its successor is open, so that no event waits for the start of a process.
     """
+    with database.autocommit() as connection:
+        opened = event_runs.open_runs(connection)
+        is_wanted = bool(opened) or trigger_jobs.has_member_work(connection)
+    greatest_age = timedelta(seconds=settings.event_run_max_age_seconds)
+    if not is_wanted or any(run.age < greatest_age for run in opened):
+        return []
+    if _is_event_run_on_its_way(database, instance):
+        return []
+    return [dg.RunRequest(job_name=member_events.name, tags={ASKED_BY_TAG: SENSOR})]
+
+
+def _is_event_run_on_its_way(database: Database, instance: DagsterInstance) -> bool:
+    """Queued, starting, or started and about to open. One that was open and is not any more takes nothing."""
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=_UNDER_WAY, tags={ASKED_BY_TAG: SENSOR, WORK_TAG: EVENTS_WORK}))
+    if not runs:
+        return False
+    with database.autocommit() as connection:
+        known = event_runs.known_runs(connection, [run.run_id for run in runs])
+    return any(run.run_id not in known for run in runs)
+
+
+def _range_runs_wanted(database: Database, instance: DagsterInstance, clock: Clock) -> list[dg.RunRequest]:
+    """Range runs for the sites whose jobs may start now; marks the jobs as asked for, so that no other tick asks again."""
     waiting = sites_wanting_a_run(database, clock, LIVE)
-    if not waiting or pause_in_force(database) is not None:
+    if not waiting:
         return []
     under_way = _sites_under_way(instance)
     free = [site_id for site_id in waiting if site_id not in under_way]
@@ -57,11 +89,14 @@ def put_right(database: Database, instance: DagsterInstance, settings: Settings)
     Runs that Dagster has found dead are looked for as well: the daemon comes to the sensor `run_failed` only every 5 s.
     """
     with database.autocommit() as connection:
-        at_work = trigger_jobs.runs_at_work(connection)
+        opened = [run.run_id for run in event_runs.open_runs(connection)]
+        at_work = list({*trigger_jobs.runs_at_work(connection), *opened})
     if at_work:
         for run in instance.get_runs(filters=dg.RunsFilter(run_ids=at_work, statuses=[dg.DagsterRunStatus.FAILURE])):
             recover_dead_run(database, build_budget_guard(settings), run.run_id, max_attempts=settings.job_max_attempts)
-    found = recover_lost_leases(database, build_budget_guard(settings), max_attempts=settings.job_max_attempts)
+    # A single wait at a guard is no standstill.
+    stuck_after = timedelta(seconds=max(settings.job_stuck_seconds, settings.guard_wait_seconds + 60))
+    found = recover_lost_leases(database, build_budget_guard(settings), max_attempts=settings.job_max_attempts, stuck_after=stuck_after)
     end_abandoned_runs(database, instance, lease=timedelta(seconds=settings.lease_seconds), lost_run_ids=found.lost_run_ids)
     return found
 
@@ -90,5 +125,6 @@ def _sites_under_way(instance: DagsterInstance) -> set[int]:
 def _range_run(site_id: int) -> dg.RunRequest:
     first, last = range_of_site(site_id)
     return dg.RunRequest(
+        job_name=prewarm_site.name,
         tags={_RANGE_START_TAG: first, _RANGE_END_TAG: last, SITE_TAG: str(site_id), ASKED_BY_TAG: SENSOR},
     )

@@ -13,7 +13,8 @@ from zqyy_ai.engine.intake import take_in
 from zqyy_ai.engine.prewarm_requests import etl_lookback, fire_finished_loads
 from zqyy_ai.engine.recovery import recover_cancelled_run, recover_dead_run
 from zqyy_ai.engine.retention import raise_retention_alert
-from zqyy_ai.orchestration.jobs import prewarm_site
+from zqyy_ai.orchestration.jobs import member_events, prewarm_site
+from zqyy_ai.orchestration.member_partitions import sync_members
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME
 from zqyy_ai.orchestration.resources import DatabaseResource
 from zqyy_ai.orchestration.retention import JOB_NAME as RETENTION_JOB
@@ -26,14 +27,16 @@ from zqyy_ai.store.events import WORK_CHANNEL
 _LONG_POLL_SECONDS = 45.0
 # Jobs that were sent back become due, and leases run out, without a notification.
 _LOOK_INTERVAL_SECONDS = 2.5
+# An open run takes members' events by itself: the sensor need not look at each.
+_SHORTEST_LOOK_SECONDS = 0.05
 
 
 @dg.sensor(
     name="ai_events",
-    job=prewarm_site,
+    jobs=[prewarm_site, member_events],
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="等待 biz.fire_ai_event 的通知：接收事件、去重、生成任务，并为有待办任务的门店发起一个运行。",
+    description="等待 biz.fire_ai_event 的通知：接收事件、去重、生成任务；为有待办财务任务的门店各发起一个运行，为会员任务发起一个保持打开的运行。",
 )
 def ai_events(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SensorResult | dg.SkipReason:
     with database.open() as opened:
@@ -48,15 +51,18 @@ def _wait_for_work(context: dg.SensorEvaluationContext, opened: Database, databa
         while True:
             put_right(opened, context.instance, database.settings())
             take_in(opened, database.clock(), LIVE)
-            wanted = runs_wanted(opened, context.instance, database.clock())
+            wanted = runs_wanted(opened, context.instance, database.clock(), database.settings())
             if wanted:
                 return dg.SensorResult(run_requests=wanted)
             left = deadline - time.monotonic()
             if left <= 0:
                 pause = pause_in_force(opened)
                 return dg.SkipReason(describe(pause) if pause else "没有待办任务")
-            for _ in listener.notifies(timeout=min(left, _LOOK_INTERVAL_SECONDS), stop_after=1):
-                pass
+            is_woken = bool(list(listener.notifies(timeout=min(left, _LOOK_INTERVAL_SECONDS), stop_after=1)))
+            if is_woken:
+                # Of a burst one look is enough: what comes during it wakes us again.
+                time.sleep(_SHORTEST_LOOK_SECONDS)
+                list(listener.notifies(timeout=0))
 
 
 @dg.sensor(
@@ -108,6 +114,20 @@ def sync_site_partitions(context: dg.SensorEvaluationContext, database: Database
     for gone in present - wanted:
         context.instance.delete_dynamic_partition(SITE_PARTITIONS_NAME, gone)
     return dg.SkipReason(f"新增 {len(wanted - present)} 个门店分区，移除 {len(present - wanted)} 个")
+
+
+@dg.sensor(
+    name="member_partitions",
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    jobs=[member_events],
+    description="使 member 分区与活跃会员（180 天内到店或有事件）保持一致；会员很多时分几次完成。",
+)
+def sync_member_partitions(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
+    settings, clock = database.settings(), database.clock()
+    with database.open() as opened:
+        synced = sync_members(opened, context.instance, now=clock.now(), active_days=settings.active_member_days)
+    return dg.SkipReason(str(synced))
 
 
 @dg.run_status_sensor(

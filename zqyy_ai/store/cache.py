@@ -128,3 +128,15 @@ def valid_targets(connection: Connection, site_id: int, target_ids: Iterable[str
         },
     )
     return {row["target_id"]: CachedAnswer(**row) for row in rows}
+
+
+def answers_of_jobs(connection: Connection, job_ids: Iterable[int]) -> dict[tuple[str, str], int]:
+    """Valid answers that calls of these jobs brought: the newest row's id by (cache type, target)."""
+    rows = connection.execute(named_queries("cache")["of_jobs"], {"job_ids": list(job_ids)})
+    return {(row["cache_type"], row["target_id"]): row["id"] for row in rows}
+
+
+def valid_target_ids(connection: Connection, cache_type: str, site_id: int, *, now: datetime) -> set[str]:
+    """Targets of the site that have a valid answer of this type which has not expired at `now`."""
+    rows = connection.execute(named_queries("cache")["valid_target_ids"], {"cache_type": cache_type, "site_id": site_id, "now": now})
+    return {row["target_id"] for row in rows}

@@ -7,13 +7,10 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from zqyy_ai.domain.events import EventName
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
 
 WORK_CHANNEL = "zqyy_ai_work"
-# Events whose chains are not built yet stay in the inbox, unhandled, until they are.
-LATER_EVENTS = [EventName.CONSUMPTION_SETTLED.value, EventName.NOTE_CREATED.value, EventName.TASK_ASSIGNED.value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +39,12 @@ def lock_intake(connection: Connection) -> None:
 
 def waiting_events(connection: Connection, limit: int, *, largest_bytes: int) -> list[InboxEvent]:
     """The oldest unhandled rows; payloads above `largest_bytes` stay where they are."""
-    rows = connection.execute(named_queries("events")["waiting"], {"limit": limit, "later": LATER_EVENTS, "largest_bytes": largest_bytes})
+    rows = connection.execute(named_queries("events")["waiting"], {"limit": limit, "largest_bytes": largest_bytes})
     return [InboxEvent(**row) for row in rows]
 
 
 def has_waiting_events(connection: Connection) -> bool:
-    row = connection.execute(named_queries("events")["has_waiting"], {"later": LATER_EVENTS}).fetchone()
+    row = connection.execute(named_queries("events")["has_waiting"]).fetchone()
     return bool(row and row["waiting"])
 
 
@@ -55,6 +52,14 @@ def mark_handled(connection: Connection, event_id: int, *, trigger_job_id: int |
     connection.execute(
         named_queries("events")["handled"],
         {"event_id": event_id, "trigger_job_id": trigger_job_id, "rejected_reason": rejected_reason},
+    )
+
+
+def mark_all_handled(connection: Connection, jobs_of_events: Iterable[tuple[int, int]]) -> None:
+    """For (event id, id of the job that stands for it): all in one round trip."""
+    connection.cursor().executemany(
+        named_queries("events")["handled"],
+        [{"event_id": event_id, "trigger_job_id": job_id, "rejected_reason": None} for event_id, job_id in jobs_of_events],
     )
 
 

@@ -1,4 +1,4 @@
-"""Leases: what a worker process holds (claims, call slots, reservations, jobs) and keeps by its heartbeat.
+"""Leases: what a worker process holds (claims, call slots, reservations, jobs, an open event run) and keeps by its heartbeat.
 
 One worker id a process; a renewal that comes too late is not undone: whoever took a lease over has changed the row's owner.
 """
@@ -15,7 +15,7 @@ def renew(connection: Connection, worker_id: UUID, lease: timedelta) -> None:
 
     Not in one transaction: it would hold some of the rows while it waits for others, and so do those that it would wait for.
     """
-    for statement in ("renew_jobs", "renew_claims", "renew_slots", "renew_reservations"):
+    for statement in ("renew_jobs", "renew_claims", "renew_slots", "renew_reservations", "renew_event_runs"):
         connection.execute(named_queries("leases")[statement], {"worker_id": worker_id, "lease": lease})
 
 

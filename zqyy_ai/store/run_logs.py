@@ -11,6 +11,7 @@ without a log is not made.
 
 import logging
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -165,3 +166,36 @@ def close_of_dead_call(connection: Connection, log_id: int, *, charged_tokens: i
     return _if_there_is_room(
         connection, "close_of_dead_call", {"log_id": log_id, "tokens_used": charged_tokens, "error_message": _WORKER_DIED}
     )
+
+
+@dataclass(frozen=True, slots=True)
+class UsualCall:
+    """What a successful call of an application takes on average."""
+
+    tokens: float
+    seconds: float
+
+
+def usual_calls(connection: Connection, *, since: datetime) -> dict[str, UsualCall]:
+    """By application, over the calls that succeeded since then; none for one that was not called."""
+    rows = connection.execute(named_queries("run_logs")["usual_calls"], {"since": since})
+    return {row["app_type"]: UsualCall(float(row["tokens"]), float(row["seconds"])) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class JobStep:
+    """One row of a job: a call, a refusal or a reuse. `result_json` is the answer that it brought, if it is still in the cache."""
+
+    app_type: str
+    target_id: str
+    status: str
+    error_code: str | None
+    error_message: str | None
+    tokens_used: int | None
+    latency_ms: int | None
+    result_json: dict[str, Any] | None
+
+
+def steps_of_job(connection: Connection, job_id: int) -> list[JobStep]:
+    """Oldest first."""
+    return [JobStep(**row) for row in connection.execute(named_queries("run_logs")["of_job"], {"job_id": job_id})]

@@ -3,7 +3,7 @@
 A worker claims a job with a lease and a fencing token, both of which it must still hold when it ends the job.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -35,6 +35,8 @@ class NewJob:
     member_id: int | None = None
     connector_type: str = "feiqiu"
     priority: int = 0
+    retry_of: int | None = None
+    batch_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,14 @@ class TriggerJob:
     id: int
     event_type: str
     site_id: int
+    member_id: int | None
     status: JobStatus
     payload: dict[str, Any]
+    app_chain: str | None
     is_forced: bool
+    is_own_run: bool
+    priority: int
+    retry_of: int | None
     business_date: date | None
     dedup_key: str | None
     attempt: int
@@ -80,26 +87,46 @@ class TriggerJob:
 
 def add(connection: Connection, job: NewJob) -> int:
     """Adds a pending job, wakes those who wait for work, and returns its id."""
-    row = connection.execute(
-        named_queries("trigger_jobs")["add"],
-        {
-            "event_type": job.event_type.value,
-            "site_id": job.site_id,
-            "member_id": job.member_id,
-            "connector_type": job.connector_type,
-            "payload": Jsonb(job.payload),
-            "is_forced": job.is_forced,
-            "app_chain": job.app_chain,
-            "dedup_key": job.dedup_key,
-            "business_date": job.business_date,
-            "priority": job.priority,
-        },
-    ).fetchone()
-    assert row is not None
-    job_id = int(row["id"])
-    wake_workers(connection)
-    _announce(connection, job.site_id, job_id, JobStatus.PENDING)
+    [job_id] = add_all(connection, [job])
     return job_id
+
+
+def add_all(connection: Connection, jobs: Sequence[NewJob]) -> list[int]:
+    """The same for several, in a few round trips; ids in the order of the jobs."""
+    if not jobs:
+        return []
+    job_ids = []
+    with connection.cursor() as cursor:
+        cursor.executemany(named_queries("trigger_jobs")["add"], [_new_row(job) for job in jobs], returning=True)
+        for _ in jobs:
+            row = cursor.fetchone()
+            assert row is not None
+            job_ids.append(int(row["id"]))
+            cursor.nextset()
+    wake_workers(connection)
+    live_events.publish_all(
+        connection,
+        "job_updated",
+        [(job.site_id, {"trigger_job_id": job_id, "status": JobStatus.PENDING.value}) for job, job_id in zip(jobs, job_ids, strict=True)],
+    )
+    return job_ids
+
+
+def _new_row(job: NewJob) -> dict[str, Any]:
+    return {
+        "event_type": job.event_type.value,
+        "site_id": job.site_id,
+        "member_id": job.member_id,
+        "connector_type": job.connector_type,
+        "payload": Jsonb(job.payload),
+        "is_forced": job.is_forced,
+        "app_chain": job.app_chain,
+        "dedup_key": job.dedup_key,
+        "business_date": job.business_date,
+        "priority": job.priority,
+        "retry_of": job.retry_of,
+        "batch_id": job.batch_id,
+    }
 
 
 def add_running(connection: Connection, job: NewJob, *, run_id: str, worker_id: UUID, lease: timedelta) -> TriggerJob:
@@ -107,12 +134,7 @@ def add_running(connection: Connection, job: NewJob, *, run_id: str, worker_id: 
     row = connection.execute(
         named_queries("trigger_jobs")["add_running"],
         {
-            "event_type": job.event_type.value,
-            "site_id": job.site_id,
-            "payload": Jsonb(job.payload),
-            "app_chain": job.app_chain,
-            "dedup_key": job.dedup_key,
-            "business_date": job.business_date,
+            **_new_row(job),
             "run_id": run_id,
             "worker_id": worker_id,
             "lease": lease,
@@ -132,6 +154,12 @@ def get(connection: Connection, job_id: int) -> TriggerJob | None:
     return _job(row) if row else None
 
 
+def get_locked(connection: Connection, job_id: int) -> TriggerJob | None:
+    """The same, and nobody else decides about the row until the transaction ends."""
+    row = connection.execute(named_queries("trigger_jobs")["get_locked"], {"job_id": job_id}).fetchone()
+    return _job(row) if row else None
+
+
 def blocking_jobs(connection: Connection, event_type: EventType, site_id: int, business_date: date, mode: str) -> list[TriggerJob]:
     """Jobs of a site and business date that can stand for a new event: pending, running or completed ones, oldest first."""
     rows = connection.execute(
@@ -139,6 +167,17 @@ def blocking_jobs(connection: Connection, event_type: EventType, site_id: int, b
         {"event_type": event_type.value, "site_id": site_id, "business_date": business_date, "mode": mode},
     )
     return [_job(row) for row in rows]
+
+
+def standing_jobs(connection: Connection, dedup_keys: Iterable[str]) -> list[TriggerJob]:
+    """Jobs with these keys that can stand for a new event: pending, running or completed ones, oldest first."""
+    return [_job(row) for row in connection.execute(named_queries("trigger_jobs")["standing"], {"dedup_keys": list(dedup_keys)})]
+
+
+def count_duplicates(connection: Connection, events_by_job: dict[int, int]) -> None:
+    """Counts events on the jobs that stand for them."""
+    rows = [{"job_id": job_id, "events": events} for job_id, events in sorted(events_by_job.items())]
+    connection.cursor().executemany(named_queries("trigger_jobs")["count_duplicates"], rows)
 
 
 def count_duplicate(connection: Connection, job_id: int, etl_run_id: str | None) -> None:
@@ -172,6 +211,121 @@ def claimed_by(connection: Connection, site_id: int, *, run_id: str, worker_id: 
     return _job(row) if row else None
 
 
+def claim_member_jobs(
+    connection: Connection,
+    *,
+    run_id: str,
+    worker_id: UUID,
+    lease: timedelta,
+    most: int,
+    most_of_site: int,
+    least_priority: int,
+    held: Mapping[int, int],
+) -> list[TriggerJob]:
+    """Claims at most `most` waiting member jobs of `least_priority` or above, the sites in turn.
+
+    A site that holds n chains already (`held`) gets at most `most_of_site` - n. Never two jobs of one member at a time.
+    """
+    rows = connection.execute(
+        named_queries("trigger_jobs")["claim_member_jobs"],
+        {
+            "run_id": run_id,
+            "worker_id": worker_id,
+            "lease": lease,
+            "most": most,
+            "most_of_site": most_of_site,
+            "least_priority": least_priority,
+            "site_ids": list(held),
+            "chains": list(held.values()),
+        },
+    ).fetchall()
+    jobs = sorted((_job(row) for row in rows), key=lambda job: (-job.priority, job.id))
+    live_events.publish_all(
+        connection, "job_updated", [(job.site_id, {"trigger_job_id": job.id, "status": JobStatus.RUNNING.value}) for job in jobs]
+    )
+    return jobs
+
+
+def held_by_worker(connection: Connection, *, run_id: str, worker_id: UUID, known: Iterable[int]) -> list[TriggerJob]:
+    """Jobs that the worker claimed for this run and does not know of: the claim's confirmation got lost."""
+    rows = connection.execute(
+        named_queries("trigger_jobs")["held_by_worker"], {"run_id": run_id, "worker_id": worker_id, "known": list(known)}
+    )
+    return [_job(row) for row in rows]
+
+
+def has_member_work(connection: Connection) -> bool:
+    """Whether a member job of an active site may start now."""
+    row = connection.execute(named_queries("trigger_jobs")["has_member_work"]).fetchone()
+    return bool(row and row["waiting"])
+
+
+def touch(connection: Connection, job_ids: Iterable[int], worker_id: UUID) -> None:
+    """Jobs that wait for their next step within a worker are not stuck."""
+    connection.execute(named_queries("trigger_jobs")["touch"], {"job_ids": list(job_ids), "worker_id": worker_id})
+
+
+def members_with_jobs(connection: Connection, since: datetime) -> set[tuple[int, int]]:
+    """(site id, member id) of the members whom a job of ours made since then names."""
+    rows = connection.execute(named_queries("trigger_jobs")["members_with_jobs"], {"since": since})
+    return {(row["site_id"], row["member_id"]) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestry:
+    """A job and those that it retries, itself first. `first_created_at` is the oldest one's."""
+
+    job_ids: tuple[int, ...]
+    first_created_at: datetime
+
+
+def ancestry(connection: Connection, job_id: int) -> Ancestry:
+    rows = connection.execute(named_queries("trigger_jobs")["ancestry"], {"job_id": job_id}).fetchall()
+    return Ancestry(tuple(row["id"] for row in rows), rows[-1]["created_at"])
+
+
+def open_retry_of(connection: Connection, job_id: int) -> TriggerJob | None:
+    """The job's retry that has not ended, if there is one."""
+    row = connection.execute(named_queries("trigger_jobs")["open_retry"], {"job_id": job_id}).fetchone()
+    return _job(row) if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchShare:
+    """The jobs of a batch that have one status. `done`, `failed` and `reused` count steps."""
+
+    status: JobStatus
+    jobs: int
+    calls: int
+    tokens: int
+    done: int
+    failed: int
+    reused: int
+    not_before: datetime | None
+    error_message: str | None
+
+
+def batch_shares(connection: Connection, batch_id: UUID) -> list[BatchShare]:
+    rows = connection.execute(named_queries("trigger_jobs")["batch_progress"], {"batch_id": batch_id})
+    return [BatchShare(**{**row, "status": JobStatus(row["status"])}) for row in rows]
+
+
+def newest(
+    connection: Connection,
+    *,
+    statuses: Iterable[JobStatus] | None = None,
+    site_id: int | None = None,
+    member_id: int | None = None,
+    limit: int,
+) -> list[TriggerJob]:
+    """The newest jobs of ours, with these statuses (None: any), of a site and a member where named."""
+    wanted = None if statuses is None else [status.value for status in statuses]
+    rows = connection.execute(
+        named_queries("trigger_jobs")["newest"], {"statuses": wanted, "site_id": site_id, "member_id": member_id, "limit": limit}
+    )
+    return [_job(row) for row in rows]
+
+
 def finish(connection: Connection, job: TriggerJob, status: JobStatus, error_message: str | None = None) -> bool:
     """Ends a claimed job. False when its lease was lost to somebody else; nothing was changed then."""
     row = connection.execute(
@@ -199,10 +353,13 @@ def finish_covered(connection: Connection, job: TriggerJob, data_read_at: dateti
     return [row["id"] for row in rows]
 
 
-def send_back(connection: Connection, job: TriggerJob, not_before: datetime, reason: str, given_up: dict[str, str]) -> bool:
+def send_back(
+    connection: Connection, job: TriggerJob, not_before: datetime, reason: str, given_up: dict[str, str], *, waits_for_budget: bool = False
+) -> bool:
     """Returns a claimed job to the queue until `not_before`, without spending an attempt. False when the lease was lost.
 
-    `given_up`: targets, with their error codes, that failed for good; the job's next round does not pay for them again.
+    `given_up`: targets, with their error codes, that failed for good; the job's next round does not pay for them again. `waits_for_budget`:
+    `not_before` is the start of a budget window, and nothing but it lets the job go on.
     """
     row = connection.execute(
         named_queries("trigger_jobs")["send_back"],
@@ -210,6 +367,7 @@ def send_back(connection: Connection, job: TriggerJob, not_before: datetime, rea
             "job_id": job.id,
             "fencing_token": job.fencing_token,
             "not_before": not_before,
+            "waits_for": "budget" if waits_for_budget else None,
             "error_message": reason[:1000],
             "given_up": Jsonb(given_up),
         },
@@ -220,19 +378,26 @@ def send_back(connection: Connection, job: TriggerJob, not_before: datetime, rea
 
 
 def hasten(connection: Connection) -> int:
-    """Prewarms that were sent back need not wait out their pause: what held calls is over. Returns how many."""
+    """Jobs that were sent back need not wait out their pause: what held calls is over. Returns how many.
+
+    Those that wait for a budget window stay.
+    """
     hastened = connection.execute(named_queries("trigger_jobs")["hasten"]).rowcount
     if hastened:
         wake_workers(connection)
     return hastened
 
 
-def record_progress(connection: Connection, job: TriggerJob, progress: dict[str, int]) -> None:
-    """Keeps the job's counters (total, done, reused, failed, calls, tokens) for those who watch, and the moment of this step."""
-    connection.execute(
+def record_progress(connection: Connection, job: TriggerJob, progress: dict[str, int]) -> bool:
+    """Keeps the job's counters (total, done, reused, failed, calls, tokens) for those who watch, and the moment of this step.
+
+    False when the job was lost to somebody else.
+    """
+    recorded = connection.execute(
         named_queries("trigger_jobs")["progressed"],
         {"job_id": job.id, "fencing_token": job.fencing_token, "progress": Jsonb(progress)},
     )
+    return recorded.rowcount == 1
 
 
 def sites_wanting_a_run(connection: Connection) -> list[int]:
@@ -259,6 +424,18 @@ def give_up_lost(connection: Connection, *, max_attempts: int, dead_run_id: str 
     rows = connection.execute(
         named_queries("trigger_jobs")["give_up_lost"], {"max_attempts": max_attempts, "run_id": dead_run_id}
     ).fetchall()
+    return _given_up(connection, rows)
+
+
+def give_up_stuck(connection: Connection, *, max_attempts: int, stuck_after: timedelta) -> list[TriggerJob]:
+    """The same for running jobs without progress for `stuck_after` and without a call under way, though their lease is alive."""
+    rows = connection.execute(
+        named_queries("trigger_jobs")["give_up_stuck"], {"max_attempts": max_attempts, "stuck_after": stuck_after}
+    ).fetchall()
+    return _given_up(connection, rows)
+
+
+def _given_up(connection: Connection, rows: Iterable[dict[str, Any]]) -> list[TriggerJob]:
     jobs = [_job(row) for row in rows]
     for job in jobs:
         _announce(connection, job.site_id, job.id, job.status)

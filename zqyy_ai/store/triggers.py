@@ -57,8 +57,13 @@ def cron_triggers(connection: Connection, job_type: str) -> list[Trigger]:
 
 
 def record_run(connection: Connection, trigger_id: int, ran_at: datetime) -> None:
-    """Notes that the trigger fired; an error of before is over."""
+    """Notes that the trigger fired."""
     connection.execute(named_queries("triggers")["ran"], {"trigger_id": trigger_id, "ran_at": ran_at})
+
+
+def record_job_end(connection: Connection, event_name: str, error: str | None) -> None:
+    """Shows on an event's trigger how its last job ended: `error`, or None for a good end. Writes only what changes."""
+    connection.execute(named_queries("triggers")["job_ended"], {"event_name": event_name, "error": error[:1000] if error else None})
 
 
 def record_error(connection: Connection, trigger_id: int, error: str) -> None:

@@ -1,7 +1,8 @@
 """The `ai_source` contract, checked: what docs/warehouse.md promises the prompts, held against the views of a deployment.
 
 Used by `zqyy-ai doctor`. Nothing here repairs or writes. Invariant: bounded work, whatever the size of the views: the last
-`CHECKED_DAYS` business dates, a time limit for each check, and at most `LISTED` findings of a kind.
+`CHECKED_DAYS` business dates (of visits the newest `CHECKED_VISITS`), else the newest `CHECKED_ROWS` rows, a time limit for each check, and
+at most `LISTED` findings of a kind.
 """
 
 from collections.abc import Callable
@@ -15,9 +16,11 @@ from psycopg.rows import dict_row
 from zqyy_ai.domain.finance_columns import FINANCE_COLUMNS
 from zqyy_ai.domain.windows import BASE_AREAS, HALL_PARTS, Area
 from zqyy_ai.store.queries import named_queries
+from zqyy_ai.warehouse.members import TASK_STATUSES
 
 CHECKED_DAYS = 60
-CHECKED_LOADS = 1000
+CHECKED_VISITS = 20_000
+CHECKED_ROWS = 1000
 LISTED = 20
 TIME_LIMIT_SECONDS = 20
 
@@ -29,8 +32,10 @@ Row = dict[str, Any]
 _EXACT_NUMBERS = ("numeric", "smallint", "integer", "bigint")
 _TEXTS = ("text", "character varying")
 _IDS = ("integer", "bigint")
+_MOMENTS = ("timestamp with time zone",)
+_LISTS = ("jsonb",)
 
-VIEWS: dict[str, dict[str, tuple[str, ...]]] = {
+FINANCE_VIEWS: dict[str, dict[str, tuple[str, ...]]] = {
     "sites": {"site_id": _IDS, "site_name": _TEXTS, "city": _TEXTS, "opened_on": ("date",), "is_active": ("boolean",)},
     "finance_daily": {"site_id": _IDS, "business_date": ("date",), "area": _TEXTS}
     | {column.name: _EXACT_NUMBERS for column in FINANCE_COLUMNS},
@@ -38,11 +43,73 @@ VIEWS: dict[str, dict[str, tuple[str, ...]]] = {
         "etl_run_id": _TEXTS,
         "site_id": _IDS,
         "status": _TEXTS,
-        "started_at": ("timestamp with time zone",),
-        "finished_at": ("timestamp with time zone",),
+        "started_at": _MOMENTS,
+        "finished_at": _MOMENTS,
         "loaded_through": ("date",),
     },
 }
+# What the applications about members read, App3 to App8; the finance applications do without.
+MEMBER_VIEWS: dict[str, dict[str, tuple[str, ...]]] = {
+    "members": {
+        "site_id": _IDS,
+        "member_id": _IDS,
+        "member_name": _TEXTS,
+        "gender": _TEXTS,
+        "level": _TEXTS,
+        "joined_on": ("date",),
+        "birthday": ("date",),
+        "balance_cny": _EXACT_NUMBERS,
+        "points": _EXACT_NUMBERS,
+        "last_visit_on": ("date",),
+        "is_active": ("boolean",),
+    },
+    "visits": {
+        "site_id": _IDS,
+        "visit_id": _IDS,
+        "member_id": _IDS,
+        "business_date": ("date",),
+        "started_at": _MOMENTS,
+        "ended_at": _MOMENTS,
+        "guest_count": _EXACT_NUMBERS,
+        "gross_cny": _EXACT_NUMBERS,
+        "discount_cny": _EXACT_NUMBERS,
+        "paid_cny": _EXACT_NUMBERS,
+        "tables": _LISTS,
+        "assistants": _LISTS,
+        "goods": _LISTS,
+        "discounts": _LISTS,
+        "payments": _LISTS,
+    },
+    "assistants": {
+        "site_id": _IDS,
+        "assistant_id": _IDS,
+        "assistant_name": _TEXTS,
+        "level": _TEXTS,
+        "joined_on": ("date",),
+        "is_active": ("boolean",),
+    },
+    "tasks": {
+        "site_id": _IDS,
+        "task_id": _IDS,
+        "member_id": _IDS,
+        "assistant_id": _IDS,
+        "task_type": _TEXTS,
+        "title": _TEXTS,
+        "detail": _TEXTS,
+        "status": _TEXTS,
+        "created_at": _MOMENTS,
+        "due_on": ("date",),
+    },
+    "notes": {
+        "site_id": _IDS,
+        "note_id": _IDS,
+        "member_id": _IDS,
+        "content": _TEXTS,
+        "noted_by_name": _TEXTS,
+        "created_at": _MOMENTS,
+    },
+}
+VIEWS = FINANCE_VIEWS | MEMBER_VIEWS
 
 
 class ProblemKind(StrEnum):
@@ -56,6 +123,8 @@ class ProblemKind(StrEnum):
     BROKEN_SUM = "broken_sum"
     BROKEN_IDENTITY = "broken_identity"
     UNUSABLE_LOAD = "unusable_load"
+    UNUSABLE_ROW = "unusable_row"
+    UNUSABLE_PART = "unusable_part"
     MORE = "more"
 
 
@@ -137,7 +206,9 @@ class _ContentCheck:
 def _content_problems(connection: psycopg.Connection[Any], check: _ContentCheck) -> list[ContractProblem]:
     parameters = {
         "days": CHECKED_DAYS,
-        "runs": CHECKED_LOADS,
+        "visits": CHECKED_VISITS,
+        "rows": CHECKED_ROWS,
+        "task_statuses": list(TASK_STATUSES),
         "listed": LISTED,
         "areas": [area.value for area in Area],
         "hall_parts": [area.value for area in HALL_PARTS],
@@ -255,12 +326,76 @@ def _unusable_load(row: Row) -> ContractProblem:
     )
 
 
+_KEYS = {"members": "member_id", "visits": "visit_id", "assistants": "assistant_id", "tasks": "task_id", "notes": "note_id"}
+
+
+def _unusable_row(view: str) -> Callable[[Row], ContractProblem]:
+    key = _KEYS[view]
+
+    def told(row: Row) -> ContractProblem:
+        where = f"ai_source.{view}:门店 {row['site_id']}、{key} {row['row_id']}"
+        if row["columns"]:
+            return ContractProblem(
+                ProblemKind.UNUSABLE_ROW, view, f"{where}:{row['columns']} 为 NULL", "这些列不能为空:在视图中补上,或不要给出该行"
+            )
+        if row["status"] is not None:
+            return ContractProblem(
+                ProblemKind.UNUSABLE_ROW,
+                view,
+                f"{where}:status 为 {row['status'][:40]}",
+                f"status 只能是 {'、'.join(TASK_STATUSES)}",
+                "status",
+            )
+        return ContractProblem(ProblemKind.DOUBLED_ROW, view, f"{where}:有 {row['held']} 行", f"(site_id, {key}) 必须唯一:在视图中去重")
+
+    return told
+
+
+_PART_KINDS = {
+    "array": "JSON 数组或 NULL",
+    "string": "字符串",
+    "area": "、".join(area.value for area in BASE_AREAS),
+    "moment": "带时区的 ISO 时间,例如 2026-04-18T19:30:00+08:00",
+    "amount": "两位小数以内的数",
+    "whole": "整数",
+    "whole or null": "整数或 null",
+}
+
+
+def _unusable_part(row: Row) -> ContractProblem:
+    field = f" 中的 {row['field']}" if row["field"] else ""
+    return ContractProblem(
+        ProblemKind.UNKNOWN_AREA if row["kind"] == "area" else ProblemKind.UNUSABLE_PART,
+        "visits",
+        f"{_which_visit(row)}:{row['column_name']}{field} 为 {'空' if row['value'] is None else row['value']}",
+        f"应为 {_PART_KINDS[row['kind']]}",
+        row["column_name"],
+    )
+
+
+def _broken_visit_identity(row: Row) -> ContractProblem:
+    return ContractProblem(
+        ProblemKind.BROKEN_IDENTITY,
+        "visits",
+        f"{_which_visit(row)}:{row['column_name']} 为 {row['value']},按口径应为 {row['expected']}",
+        f"口径:{row['rule']}",
+        row["column_name"],
+    )
+
+
+def _which_visit(row: Row) -> str:
+    return f"ai_source.visits:门店 {row['site_id']}、{row['business_date']}、visit_id {row['visit_id']}"
+
+
 _CONTENT_CHECKS = (
     _ContentCheck("rows_of_no_use", "finance_daily", _useless_row),
     _ContentCheck("unusable_figures", "finance_daily", _unusable_figure),
     _ContentCheck("broken_sums", "finance_daily", _broken_sum),
     _ContentCheck("broken_identities", "finance_daily", _broken_identity),
     _ContentCheck("unusable_loads", "etl_runs", _unusable_load),
+    *(_ContentCheck(f"unusable_{view}", view, _unusable_row(view)) for view in MEMBER_VIEWS),
+    _ContentCheck("unusable_visit_parts", "visits", _unusable_part),
+    _ContentCheck("broken_visit_identities", "visits", _broken_visit_identity),
 )
 
 

@@ -37,7 +37,7 @@ RunDoctor = Callable[..., list[CheckOutcome]]
 
 @pytest.fixture(scope="module")
 def module_database(module_database_url: str) -> Iterator[Database]:
-    demo_data.fill(module_database_url, sites=1, days=70, until=date(2025, 6, 17))
+    demo_data.fill(module_database_url, sites=1, days=70, members=10, until=date(2025, 6, 17))
     with Database(module_database_url) as opened:
         remember(opened)
         yield opened
@@ -237,8 +237,13 @@ def test_disabled_triggers_are_named_but_no_illness(doctor: RunDoctor, connectio
             "ALTER SCHEMA lost RENAME TO ai_source",
             "缺少视图 ai_source.finance_daily",
         ),
+        (
+            "ALTER VIEW ai_source.visits RENAME paid_cny TO lost",
+            "ALTER VIEW ai_source.visits RENAME lost TO paid_cny",
+            "ai_source.visits 缺少列 paid_cny",
+        ),
     ],
-    ids=["view", "column", "schema"],
+    ids=["view", "column", "schema", "member column"],
 )
 def test_business_data_that_break_the_contract_are_told(
     doctor: RunDoctor, connection: Connection, damage: str, repair: str, told: str
@@ -248,8 +253,38 @@ def test_business_data_that_break_the_contract_are_told(
         found = doctor()
     finally:
         connection.execute(repair.encode())
-    assert {name for name, _ in ill(found)} == {"业务数据"}
+    assert {name for name, _ in ill(found)} - {"会员数据"} == {"业务数据"}
     assert any(told in outcome.detail for outcome in found)
+
+
+FINANCE_ONLY = dict.fromkeys(APP_ID_SETTINGS[2:], "")
+MEMBER_VIEWS = ("members", "visits", "assistants", "tasks", "notes")
+
+
+@pytest.mark.parametrize(
+    ("lost", "environment", "verdict"),
+    [
+        (MEMBER_VIEWS, FINANCE_ONLY, Verdict.UNKNOWN),
+        (MEMBER_VIEWS, FINANCE_ONLY | {"ZQYY_APP_ID_6_NOTE": "id"}, Verdict.FAILED),
+        (("notes",), FINANCE_ONLY, Verdict.FAILED),
+    ],
+    ids=["finance alone", "an application that reads them", "a view forgotten"],
+)
+def test_missing_member_views_are_an_illness_only_of_who_wants_members(
+    doctor: RunDoctor, connection: Connection, lost: tuple[str, ...], environment: dict[str, str], verdict: Verdict
+) -> None:
+    for view in lost:
+        connection.execute(f"ALTER VIEW ai_source.{view} RENAME TO lost_{view}".encode())
+    try:
+        found = doctor(**environment)
+    finally:
+        for view in lost:
+            connection.execute(f"ALTER VIEW ai_source.lost_{view} RENAME TO {view}".encode())
+    outcomes = {outcome.name: outcome for outcome in found}
+    assert outcomes["会员数据"].verdict is verdict
+    assert all(f"ai_source.{view}" in outcomes["会员数据"].detail for view in lost)
+    assert "docs/warehouse.md" in outcomes["会员数据"].remedy
+    assert outcomes["业务数据"].verdict is Verdict.OK
 
 
 def test_an_account_without_rights_is_told_what_to_grant(doctor: RunDoctor, connection: Connection) -> None:

@@ -52,7 +52,7 @@ RUN_NUMBERS = itertools.count(1)
 
 def fill(database_url: str) -> None:
     """Three demo sites from 1001, loaded up to yesterday, the third without KTV; and the snapshot of a first prewarm of site 1001."""
-    demo_data.fill(database_url, sites=3, days=400, until=TODAY - timedelta(days=1))
+    demo_data.fill(database_url, sites=3, days=400, members=0, until=TODAY - timedelta(days=1))
     with Database(database_url) as database, running_emulator() as running:
         remember(database)
         with closing(EmulatorControl(running)) as emulator, engine_on(database, emulator) as engine:

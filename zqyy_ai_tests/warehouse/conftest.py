@@ -13,7 +13,7 @@ LAST_DAY = date(2026, 4, 20)
 @pytest.fixture(scope="module")
 def demo_url(module_database_url: str) -> str:
     """A database with a small demo warehouse up to `LAST_DAY`, shared by the module's tests."""
-    demo_data.fill(module_database_url, sites=3, days=100, seed=7, until=LAST_DAY)
+    demo_data.fill(module_database_url, sites=3, days=100, members=30, seed=7, until=LAST_DAY)
     return module_database_url
 
 

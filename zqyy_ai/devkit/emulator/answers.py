@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from zqyy_ai.devkit.emulator.fact_reading import Facts, number_at, rows_at, text_at, value_at
+from zqyy_ai.devkit.emulator.member_answers import compose_member_answer, member_app_of
 from zqyy_ai.domain.apps import AppType
 
-Facts = dict[str, Any]
 Finding = tuple[str, str]
 
 _MOST_INSIGHTS = 7
@@ -35,6 +36,9 @@ class Composed:
 
 def compose(prompt: str) -> Composed:
     facts = facts_of(prompt)
+    member_app = member_app_of(prompt)
+    if member_app is not None and facts is not None:
+        return Composed(member_app.value, compose_member_answer(member_app, facts))
     if '"insights"' in prompt and facts is not None:
         app = AppType.FINANCE if facts.get("区域", "全店") == "全店" else AppType.FINANCE_AREA
         return Composed(app.value, json.dumps({"insights": _numbered(_finance_findings(facts))}, ensure_ascii=False))
@@ -70,14 +74,14 @@ def _finance_findings(facts: Facts) -> Iterator[Finding]:
 
 
 def _revenue(facts: Facts) -> Finding | None:
-    net = _number(facts, "本期", "净收入_元")
+    net = number_at(facts, "本期", "净收入_元")
     if net is None:
         return None
-    change = _number(facts, "变化_%", "净收入")
+    change = number_at(facts, "变化_%", "净收入")
     moved = f"，较对比期{_days(facts, '对比期间')}{_moved(change, '%')}" if change is not None else "，没有可比的对比期数据"
-    until = _text(facts, "数据期间", "止")
-    until_now = f"数据截至{until}。" if until and until != _text(facts, "名义期间", "止") else ""
-    average = _number(facts, "本期", "日均净收入_元")
+    until = text_at(facts, "数据期间", "止")
+    until_now = f"数据截至{until}。" if until and until != text_at(facts, "名义期间", "止") else ""
+    average = number_at(facts, "本期", "日均净收入_元")
     daily = f"日均净收入 {average} 元。" if average is not None else ""
     advice = (
         "可能与到店客人减少有关，建议排查时段排班与引流活动。" if change and change.startswith("-") else "建议保持现有的排班与活动节奏。"
@@ -87,7 +91,7 @@ def _revenue(facts: Facts) -> Finding | None:
 
 
 def _gaps(facts: Facts) -> Finding | None:
-    missing, before = _number(facts, "数据缺口", "本期缺数天数"), _number(facts, "数据缺口", "对比期缺数天数")
+    missing, before = number_at(facts, "数据缺口", "本期缺数天数"), number_at(facts, "数据缺口", "对比期缺数天数")
     if missing in (None, "0") and before in (None, "0"):
         return None
     return (
@@ -98,53 +102,53 @@ def _gaps(facts: Facts) -> Finding | None:
 
 def _beside_the_site(facts: Facts) -> Finding | None:
     beside = facts.get("与全店对比")
-    share = _number(facts, "与全店对比", "占全店净收入_%")
+    share = number_at(facts, "与全店对比", "占全店净收入_%")
     if share is None:
         return None
-    before = _number(beside, "对比期占全店净收入_%")
+    before = number_at(beside, "对比期占全店净收入_%")
     compared = f"，对比期为 {before}%" if before is not None else ""
-    own, site = _number(beside, "区域台时利用率_%"), _number(beside, "全店台时利用率_%")
+    own, site = number_at(beside, "区域台时利用率_%"), number_at(beside, "全店台时利用率_%")
     used = f"台时利用率 {own}%，全店为 {site}%。" if own is not None and site is not None else ""
-    growth = _number(beside, "增速差_百分点")
+    growth = number_at(beside, "增速差_百分点")
     pace = f"净收入增速{_against(growth)}全店。" if growth is not None else ""
     return f"占全店净收入 {share}%", f"{_where(facts)}净收入占全店 {share}%{compared}。{used}{pace}建议结合客流高峰调整该区域的开台与定价。"
 
 
 def _areas(facts: Facts) -> Finding | None:
-    rows = [row for row in _rows(facts, "区域构成") if _number(row, "净收入_元") is not None and _number(row, "占比_%") is not None]
+    rows = [row for row in rows_at(facts, "区域构成") if number_at(row, "净收入_元") is not None and number_at(row, "占比_%") is not None]
     if not rows:
         return None
     best = max(rows, key=lambda row: float(row["净收入_元"]))
     slowest = min(
-        (row for row in rows if _number(row, "台时利用率_%") is not None), key=lambda row: float(row["台时利用率_%"]), default=None
+        (row for row in rows if number_at(row, "台时利用率_%") is not None), key=lambda row: float(row["台时利用率_%"]), default=None
     )
-    change = _number(best, "变化_%")
+    change = number_at(best, "变化_%")
     moved = f"，{_moved(change, '%')}" if change is not None else ""
-    idle = f"{slowest['区域']}台时利用率最低，为 {_number(slowest, '台时利用率_%')}%，可考虑闲时优惠。" if slowest else ""
+    idle = f"{slowest['区域']}台时利用率最低，为 {number_at(slowest, '台时利用率_%')}%，可考虑闲时优惠。" if slowest else ""
     name = best.get("区域", "该区域")
-    return f"{name}贡献最大", f"{name}净收入 {_number(best, '净收入_元')} 元，占比 {_number(best, '占比_%')}%{moved}。{idle}"
+    return f"{name}贡献最大", f"{name}净收入 {number_at(best, '净收入_元')} 元，占比 {number_at(best, '占比_%')}%{moved}。{idle}"
 
 
 def _utilisation(facts: Facts) -> Finding | None:
-    used = _number(facts, "本期", "台时利用率_%")
+    used = number_at(facts, "本期", "台时利用率_%")
     if used is None:
         return None
-    change = _number(facts, "变化_%", "台时利用率_百分点")
+    change = number_at(facts, "变化_%", "台时利用率_百分点")
     moved = f"，较对比期{_moved(change, ' 个百分点')}" if change is not None else ""
-    high, low = _at(facts, "单日高低", "台时利用率最高"), _at(facts, "单日高低", "台时利用率最低")
+    high, low = value_at(facts, "单日高低", "台时利用率最高"), value_at(facts, "单日高低", "台时利用率最低")
     extremes = ""
-    if _number(high, "台时利用率_%") is not None and _number(low, "台时利用率_%") is not None:
-        extremes = f"最高为 {_text(high, '日期')} 的 {_number(high, '台时利用率_%')}%，最低为 {_text(low, '日期')} 的 {_number(low, '台时利用率_%')}%。"
+    if number_at(high, "台时利用率_%") is not None and number_at(low, "台时利用率_%") is not None:
+        extremes = f"最高为 {text_at(high, '日期')} 的 {number_at(high, '台时利用率_%')}%，最低为 {text_at(low, '日期')} 的 {number_at(low, '台时利用率_%')}%。"
     return f"台时利用率 {used}%", f"台时利用率 {used}%{moved}。{extremes}建议在低谷时段推出套餐，提高闲置台位的使用。"
 
 
 def _discounts(facts: Facts) -> Finding | None:
-    total, rate = _number(facts, "本期", "优惠合计_元"), _number(facts, "本期", "优惠率_%")
+    total, rate = number_at(facts, "本期", "优惠合计_元"), number_at(facts, "本期", "优惠率_%")
     if total is None or rate is None:
         return None
-    change = _number(facts, "变化_%", "优惠合计")
+    change = number_at(facts, "变化_%", "优惠合计")
     moved = f"，较对比期{_moved(change, '%')}" if change is not None else ""
-    kinds = [(key, _number(facts, "本期", key)) for key in ("会员优惠_元", "团购券优惠_元", "活动优惠_元", "手动优惠_元")]
+    kinds = [(key, number_at(facts, "本期", key)) for key in ("会员优惠_元", "团购券优惠_元", "活动优惠_元", "手动优惠_元")]
     largest = max(((key, amount) for key, amount in kinds if amount is not None), key=lambda kind: float(kind[1]), default=None)
     most = f"其中{largest[0].removesuffix('_元')}最多，为 {largest[1]} 元。" if largest else ""
     return f"优惠率 {rate}%", f"优惠合计 {total} 元{moved}，优惠率 {rate}%。{most}建议核对优惠是否带来了新增订单。"
@@ -152,19 +156,19 @@ def _discounts(facts: Facts) -> Finding | None:
 
 def _structure(facts: Facts) -> Finding | None:
     shares = facts.get("收入构成_%")
-    known = [(name, _number(shares, name)) for name in shares] if isinstance(shares, dict) else []
+    known = [(name, number_at(shares, name)) for name in shares] if isinstance(shares, dict) else []
     ranked = sorted(((name, share) for name, share in known if share is not None), key=lambda kind: -float(kind[1]))
     if not ranked:
         return None
     name, share = ranked[0]
-    amount = _number(facts, "本期", f"{name}_元")
+    amount = number_at(facts, "本期", f"{name}_元")
     money = f"为 {amount} 元，" if amount is not None else ""
     second = f"其次是{ranked[1][0]}，占 {ranked[1][1]}%。" if len(ranked) > 1 else ""
     return f"{name}占毛收入 {share}%", f"{name}是最大的收入来源，{money}占毛收入 {share}%。{second}可推测其他品类仍有提升空间。"
 
 
 def _weekends(facts: Facts) -> Finding | None:
-    weekday, weekend = (_number(facts, "工作日与周末", name, "日均净收入_元") for name in ("周一至周五", "周六周日"))
+    weekday, weekend = (number_at(facts, "工作日与周末", name, "日均净收入_元") for name in ("周一至周五", "周六周日"))
     if weekday is None or weekend is None:
         return None
     busy, idle = ("周末", "工作日") if float(weekend) >= float(weekday) else ("工作日", "周末")
@@ -175,16 +179,16 @@ def _weekends(facts: Facts) -> Finding | None:
 
 
 def _best_and_worst_days(facts: Facts) -> Finding | None:
-    best, worst = (next(iter(_rows(_at(facts, "单日高低"), name)), None) for name in ("净收入最高", "净收入最低"))
-    if _number(best, "净收入_元") is None or _number(worst, "净收入_元") is None:
+    best, worst = (next(iter(rows_at(value_at(facts, "单日高低"), name)), None) for name in ("净收入最高", "净收入最低"))
+    if number_at(best, "净收入_元") is None or number_at(worst, "净收入_元") is None:
         return None
-    high = f"净收入最高的是 {_text(best, '日期')}，{_number(best, '净收入_元')} 元"
-    low = f"最低的是 {_text(worst, '日期')}，{_number(worst, '净收入_元')} 元"
+    high = f"净收入最高的是 {text_at(best, '日期')}，{number_at(best, '净收入_元')} 元"
+    low = f"最低的是 {text_at(worst, '日期')}，{number_at(worst, '净收入_元')} 元"
     return "单日净收入差距明显", f"{high}；{low}。建议复盘两天的客流与活动安排。"
 
 
 def _stored_value(facts: Facts) -> Finding | None:
-    recharge, spending = _number(facts, "本期", "充值_元"), _number(facts, "本期", "储值卡消费_元")
+    recharge, spending = number_at(facts, "本期", "充值_元"), number_at(facts, "本期", "储值卡消费_元")
     if recharge is None or spending is None:
         return None
     return "储值与消费", f"本期充值 {recharge} 元，储值卡消费 {spending} 元。建议关注储值余额的消耗节奏，避免短期集中兑付。"
@@ -204,35 +208,13 @@ _FINANCE_WRITERS: tuple[Callable[[Facts], Finding | None], ...] = (
 )
 
 
-def _at(value: Any, *path: str) -> Any:
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-def _rows(value: Any, name: str) -> list[Facts]:
-    rows = _at(value, name)
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-
-
-def _number(value: Any, *path: str) -> str | None:
-    """The number at the path as the facts write it; None when there is none."""
-    found = _at(value, *path)
-    return json.dumps(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
-
-
-def _text(value: Any, *path: str) -> str:
-    found = _at(value, *path)
-    return found if isinstance(found, str) else ""
-
-
 def _days(facts: Facts, name: str) -> str:
-    start, end = _text(facts, name, "起"), _text(facts, name, "止")
+    start, end = text_at(facts, name, "起"), text_at(facts, name, "止")
     return f"（{start} 至 {end}）" if start and end else ""
 
 
 def _where(facts: Facts) -> str:
-    return (_text(facts, "门店") + _text(facts, "区域"))[:60] or "门店"
+    return (text_at(facts, "门店") + text_at(facts, "区域"))[:60] or "门店"
 
 
 def _moved(change: str | None, unit: str) -> str:

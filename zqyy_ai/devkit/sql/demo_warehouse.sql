@@ -58,6 +58,80 @@ CREATE TABLE IF NOT EXISTS demo_dws.filled (
     first_day date NOT NULL,
     last_day date NOT NULL
 );
+ALTER TABLE demo_dws.filled ADD COLUMN IF NOT EXISTS members_per_site integer NOT NULL DEFAULT 0;
+
+CREATE TABLE IF NOT EXISTS demo_dws.members (
+    site_id bigint NOT NULL,
+    member_id bigint NOT NULL,
+    member_name text NOT NULL,
+    gender text,
+    level text,
+    joined_on date,
+    birthday date,
+    balance_cny numeric(14, 2),
+    points bigint,
+    left_on date,
+    last_visit_on date,
+    PRIMARY KEY (site_id, member_id)
+);
+
+CREATE TABLE IF NOT EXISTS demo_dws.visits (
+    site_id bigint NOT NULL,
+    visit_id bigint NOT NULL,
+    member_id bigint NOT NULL,
+    business_date date NOT NULL,
+    started_at timestamptz NOT NULL,
+    ended_at timestamptz NOT NULL,
+    guest_count integer,
+    gross_cny numeric(14, 2) NOT NULL,
+    discount_cny numeric(14, 2) NOT NULL,
+    paid_cny numeric(14, 2) NOT NULL,
+    tables jsonb,
+    assistants jsonb,
+    goods jsonb,
+    discounts jsonb,
+    payments jsonb,
+    PRIMARY KEY (site_id, visit_id)
+);
+CREATE INDEX IF NOT EXISTS visits_of_member ON demo_dws.visits (site_id, member_id, business_date);
+
+CREATE TABLE IF NOT EXISTS demo_dws.assistants (
+    site_id bigint NOT NULL,
+    assistant_id bigint NOT NULL,
+    assistant_name text NOT NULL,
+    level text,
+    joined_on date,
+    is_active boolean NOT NULL,
+    PRIMARY KEY (site_id, assistant_id)
+);
+
+-- A task is open until the day on which it is closed; without one it stays open.
+CREATE TABLE IF NOT EXISTS demo_dws.tasks (
+    site_id bigint NOT NULL,
+    task_id bigint NOT NULL,
+    member_id bigint NOT NULL,
+    assistant_id bigint NOT NULL,
+    task_type text NOT NULL,
+    title text NOT NULL,
+    detail text,
+    created_at timestamptz NOT NULL,
+    due_on date,
+    closed_on date,
+    closed_as text NOT NULL DEFAULT 'done',
+    PRIMARY KEY (site_id, task_id)
+);
+CREATE INDEX IF NOT EXISTS tasks_of_member ON demo_dws.tasks (site_id, member_id);
+
+CREATE TABLE IF NOT EXISTS demo_dws.notes (
+    site_id bigint NOT NULL,
+    note_id bigint NOT NULL,
+    member_id bigint NOT NULL,
+    content text NOT NULL,
+    noted_by_name text,
+    created_at timestamptz NOT NULL,
+    PRIMARY KEY (site_id, note_id)
+);
+CREATE INDEX IF NOT EXISTS notes_of_member ON demo_dws.notes (site_id, member_id);
 
 CREATE OR REPLACE VIEW ai_source.sites AS
 SELECT site_id, site_name, city, opened_on, is_active
@@ -98,6 +172,33 @@ CREATE OR REPLACE VIEW ai_source.etl_runs AS
 SELECT etl_run_id, site_id, status, started_at, finished_at, loaded_through
 FROM demo_dws.etl_runs;
 
+CREATE OR REPLACE VIEW ai_source.members AS
+SELECT
+    site_id, member_id, member_name, gender, level, joined_on, birthday, balance_cny, points, last_visit_on,
+    left_on IS NULL OR left_on > (SELECT last_day FROM demo_dws.filled) AS is_active
+FROM demo_dws.members;
+
+CREATE OR REPLACE VIEW ai_source.visits AS
+SELECT
+    site_id, visit_id, member_id, business_date, started_at, ended_at, guest_count, gross_cny, discount_cny, paid_cny, tables, assistants,
+    goods, discounts, payments
+FROM demo_dws.visits;
+
+CREATE OR REPLACE VIEW ai_source.assistants AS
+SELECT site_id, assistant_id, assistant_name, level, joined_on, is_active
+FROM demo_dws.assistants;
+
+CREATE OR REPLACE VIEW ai_source.tasks AS
+SELECT
+    site_id, task_id, member_id, assistant_id, task_type, title, detail,
+    CASE WHEN closed_on <= (SELECT last_day FROM demo_dws.filled) THEN closed_as ELSE 'open' END AS status,
+    created_at, due_on
+FROM demo_dws.tasks;
+
+CREATE OR REPLACE VIEW ai_source.notes AS
+SELECT site_id, note_id, member_id, content, noted_by_name, created_at
+FROM demo_dws.notes;
+
 -- name: foreign_views
 -- Relations under the contract's names that do not read from demo_dws alone: somebody else's.
 SELECT relation.relname
@@ -109,7 +210,7 @@ LEFT JOIN pg_depend AS dependency
     AND dependency.refclassid = 'pg_class'::regclass AND dependency.refobjid <> relation.oid
 LEFT JOIN pg_class AS source ON source.oid = dependency.refobjid
 LEFT JOIN pg_namespace AS source_schema ON source_schema.oid = source.relnamespace
-WHERE relation.relname IN ('sites', 'finance_daily', 'etl_runs')
+WHERE relation.relname IN ('sites', 'finance_daily', 'etl_runs', 'members', 'visits', 'assistants', 'tasks', 'notes')
 GROUP BY relation.relname, relation.relkind
 HAVING relation.relkind <> 'v' OR NOT coalesce(bool_and(source_schema.nspname = 'demo_dws'), false)
 ORDER BY relation.relname
@@ -138,14 +239,33 @@ UPDATE biz.sites SET is_active = false WHERE site_id IN (SELECT site_id FROM lef
 -- name: empty
 DELETE FROM demo_dws.area_daily;
 DELETE FROM demo_dws.etl_runs;
+DELETE FROM demo_dws.members;
+DELETE FROM demo_dws.visits;
+DELETE FROM demo_dws.assistants;
+DELETE FROM demo_dws.tasks;
+DELETE FROM demo_dws.notes;
 DELETE FROM demo_dws.filled;
 
 -- name: filled
-SELECT seed, site_count AS sites, first_day, last_day FROM demo_dws.filled FOR UPDATE
+SELECT seed, site_count AS sites, members_per_site AS members, first_day, last_day FROM demo_dws.filled FOR UPDATE
 
 -- name: note_fill
-INSERT INTO demo_dws.filled (seed, site_count, first_day, last_day)
-VALUES (%(seed)s, %(site_count)s, %(first_day)s, %(last_day)s)
+INSERT INTO demo_dws.filled (seed, site_count, members_per_site, first_day, last_day)
+VALUES (%(seed)s, %(sites)s, %(members)s, %(first_day)s, %(last_day)s)
 
 -- name: note_advance
 UPDATE demo_dws.filled SET last_day = %(last_day)s
+
+-- name: note_last_visits
+UPDATE demo_dws.members
+SET last_visit_on = newest.business_date
+FROM (
+    SELECT site_id, member_id, max(business_date) AS business_date
+    FROM demo_dws.visits
+    WHERE business_date >= %(first_day)s
+    GROUP BY site_id, member_id
+) AS newest
+WHERE members.site_id = newest.site_id AND members.member_id = newest.member_id
+
+-- name: analyze
+ANALYZE demo_dws.area_daily, demo_dws.etl_runs, demo_dws.members, demo_dws.visits, demo_dws.assistants, demo_dws.tasks, demo_dws.notes

@@ -51,6 +51,17 @@ WHERE cache_type = ANY(%(cache_types)s) AND site_id = %(site_id)s AND target_id 
   AND (expires_at IS NULL OR expires_at > %(now)s)
 ORDER BY target_id, created_at DESC, id DESC
 
+-- name: valid_target_ids
+SELECT DISTINCT target_id FROM biz.ai_cache
+WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND (status = 'valid' OR status IS NULL)
+  AND (expires_at IS NULL OR expires_at > %(now)s)
+
+-- name: of_jobs
+SELECT answer.cache_type, answer.target_id, max(answer.id) AS id
+FROM biz.ai_run_logs log JOIN biz.ai_cache answer ON answer.run_log_id = log.id
+WHERE log.trigger_job_id = ANY(%(job_ids)s) AND log.status = 'success' AND (answer.status = 'valid' OR answer.status IS NULL)
+GROUP BY answer.cache_type, answer.target_id
+
 -- name: count_rows
 SELECT count(*) AS rows FROM biz.ai_cache
 

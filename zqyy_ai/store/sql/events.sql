@@ -9,14 +9,12 @@ SELECT pg_advisory_xact_lock(720410100202)
 SELECT id, event_name, octet_length(payload::text) AS payload_bytes, created_at,
        CASE WHEN octet_length(payload::text) <= %(largest_bytes)s THEN payload::text END AS payload_text
 FROM biz.ai_events
-WHERE handled_at IS NULL AND (NOT event_name = ANY(%(later)s) OR event_name IS NULL)
+WHERE handled_at IS NULL
 ORDER BY id
 LIMIT %(limit)s
 
 -- name: has_waiting
-SELECT EXISTS (
-    SELECT FROM biz.ai_events WHERE handled_at IS NULL AND (NOT event_name = ANY(%(later)s) OR event_name IS NULL)
-) AS waiting
+SELECT EXISTS (SELECT FROM biz.ai_events WHERE handled_at IS NULL) AS waiting
 
 -- name: handled
 UPDATE biz.ai_events SET handled_at = clock_timestamp(), trigger_job_id = %(trigger_job_id)s, rejected_reason = %(rejected_reason)s

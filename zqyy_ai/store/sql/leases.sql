@@ -10,8 +10,13 @@ UPDATE biz.ai_budget_reservations SET lease_expires_at = clock_timestamp() + %(l
 -- name: renew_jobs
 UPDATE biz.ai_trigger_jobs SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s AND status = 'running'
 
+-- name: renew_event_runs
+UPDATE biz.ai_event_runs SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s AND closed_at IS NULL
+
 -- name: workers_of_run
-SELECT DISTINCT worker_id FROM biz.ai_trigger_jobs WHERE run_id = %(run_id)s AND worker_id IS NOT NULL
+SELECT worker_id FROM biz.ai_trigger_jobs WHERE run_id = %(run_id)s AND worker_id IS NOT NULL
+UNION
+SELECT worker_id FROM biz.ai_event_runs WHERE run_id = %(run_id)s
 
 -- name: drop_claims
 DELETE FROM biz.ai_step_claims WHERE worker_id = %(worker_id)s

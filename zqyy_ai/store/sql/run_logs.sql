@@ -52,6 +52,18 @@ SET status = 'failed', error_code = 'worker_died', error_message = %(error_messa
     finished_at = coalesce(finished_at, clock_timestamp())
 WHERE id = %(log_id)s AND (status IN ('pending', 'running') OR (status = 'failed' AND error_code = 'worker_died'))
 
+-- name: usual_calls
+SELECT app_type, avg(tokens_used) AS tokens, avg(latency_ms) / 1000.0 AS seconds
+FROM biz.ai_run_logs WHERE created_at >= %(since)s AND status = 'success' AND tokens_used > 0
+GROUP BY app_type
+
+-- name: of_job
+SELECT log.app_type, coalesce(log.target_id, '') AS target_id, log.status, log.error_code, log.error_message, log.tokens_used, log.latency_ms,
+       answer.result_json
+FROM biz.ai_run_logs log LEFT JOIN biz.ai_cache answer ON answer.run_log_id = log.id
+WHERE log.trigger_job_id = %(job_id)s
+ORDER BY log.id
+
 -- name: count_rows
 SELECT count(*) AS rows FROM biz.ai_run_logs
 

@@ -1,25 +1,37 @@
 -- name: add
 INSERT INTO biz.ai_trigger_jobs (event_type, site_id, member_id, connector_type, payload, is_forced, status, app_chain, dedup_key,
-                                 business_date, priority, created_at)
+                                 business_date, priority, retry_of, batch_id, created_at)
 VALUES (%(event_type)s, %(site_id)s, %(member_id)s, %(connector_type)s, %(payload)s, %(is_forced)s, 'pending', %(app_chain)s,
-        %(dedup_key)s, %(business_date)s, %(priority)s, clock_timestamp())
+        %(dedup_key)s, %(business_date)s, %(priority)s, %(retry_of)s, %(batch_id)s, clock_timestamp())
 RETURNING id
 
 -- name: add_running
-INSERT INTO biz.ai_trigger_jobs (event_type, site_id, connector_type, payload, is_forced, status, app_chain, dedup_key, business_date,
-                                 attempt, run_id, worker_id, fencing_token, lease_expires_at, created_at, started_at, progress_at)
-VALUES (%(event_type)s, %(site_id)s, 'feiqiu', %(payload)s, true, 'running', %(app_chain)s, %(dedup_key)s, %(business_date)s,
-        1, %(run_id)s, %(worker_id)s, 1, clock_timestamp() + %(lease)s, clock_timestamp(), clock_timestamp(), clock_timestamp())
+INSERT INTO biz.ai_trigger_jobs (event_type, site_id, member_id, connector_type, payload, is_forced, is_own_run, status, app_chain, dedup_key,
+                                 business_date, attempt, run_id, worker_id, fencing_token, lease_expires_at, created_at, started_at,
+                                 progress_at)
+VALUES (%(event_type)s, %(site_id)s, %(member_id)s, 'feiqiu', %(payload)s, true, true, 'running', %(app_chain)s, %(dedup_key)s,
+        %(business_date)s, 1, %(run_id)s, %(worker_id)s, 1, clock_timestamp() + %(lease)s, clock_timestamp(), clock_timestamp(), clock_timestamp())
 RETURNING *
 
 -- name: get
 SELECT * FROM biz.ai_trigger_jobs WHERE id = %(job_id)s
 
+-- name: get_locked
+SELECT * FROM biz.ai_trigger_jobs WHERE id = %(job_id)s FOR UPDATE
+
 -- name: open_of_site
 SELECT * FROM biz.ai_trigger_jobs
 WHERE event_type = %(event_type)s AND site_id = %(site_id)s AND business_date = %(business_date)s
-  AND split_part(dedup_key, '|', 5) = %(mode)s AND status IN ('pending', 'running', 'completed')
+  AND split_part(dedup_key, '|', -1) = %(mode)s AND status IN ('pending', 'running', 'completed')
 ORDER BY id
+
+-- name: standing
+SELECT * FROM biz.ai_trigger_jobs
+WHERE dedup_key = ANY(%(dedup_keys)s) AND status IN ('pending', 'running', 'completed')
+ORDER BY id
+
+-- name: count_duplicates
+UPDATE biz.ai_trigger_jobs SET duplicate_count = duplicate_count + %(events)s, last_event_at = clock_timestamp() WHERE id = %(job_id)s
 
 -- name: count_duplicate
 UPDATE biz.ai_trigger_jobs
@@ -52,9 +64,96 @@ WHERE id = (
 )
 RETURNING *
 
+-- name: claim_member_jobs
+UPDATE biz.ai_trigger_jobs
+SET status = 'running', attempt = attempt + 1, fencing_token = fencing_token + 1, run_id = %(run_id)s, worker_id = %(worker_id)s,
+    lease_expires_at = clock_timestamp() + %(lease)s, started_at = coalesce(started_at, clock_timestamp()), progress_at = clock_timestamp(),
+    not_before = NULL, waits_for = NULL, error_message = NULL
+WHERE id IN (
+    SELECT id FROM (
+        SELECT waiting.id, row_number() OVER (PARTITION BY waiting.site_id ORDER BY waiting.priority DESC, waiting.id) AS place
+        FROM (
+            -- By site, each with a look of its own into the index: thousands of one site's jobs hide no other's.
+            SELECT site.site_id, least(%(most)s, %(most_of_site)s - coalesce(held.chains, 0)) AS room
+            FROM biz.sites site
+            LEFT JOIN unnest(%(site_ids)s::bigint[], %(chains)s::integer[]) AS held (site_id, chains) ON held.site_id = site.site_id
+            WHERE coalesce(site.is_active, true)
+        ) AS site
+        CROSS JOIN LATERAL (
+            -- SKIP LOCKED: of two runs that look at once, each takes rows of its own, and neither waits for the other.
+            SELECT job.id, job.site_id, job.priority FROM biz.ai_trigger_jobs job
+            WHERE job.site_id = site.site_id AND job.status = 'pending' AND job.event_type <> 'dws_completed' AND job.dedup_key IS NOT NULL
+              AND NOT job.is_own_run AND job.priority >= %(least_priority)s
+              AND (job.not_before IS NULL OR job.not_before <= clock_timestamp())
+              -- One chain of a member at a time, the oldest first.
+              AND NOT EXISTS (
+                  SELECT FROM biz.ai_trigger_jobs other
+                  WHERE other.site_id = job.site_id AND other.member_id = job.member_id AND other.status IN ('pending', 'running')
+                    AND other.event_type <> 'dws_completed' AND other.dedup_key IS NOT NULL AND NOT other.is_own_run
+                    AND (other.status = 'running'
+                         OR (other.not_before IS NULL OR other.not_before <= clock_timestamp())
+                            AND (-other.priority, other.id) < (-job.priority, job.id))
+              )
+            ORDER BY job.priority DESC, job.id LIMIT greatest(site.room, 0) FOR UPDATE SKIP LOCKED
+        ) AS waiting
+    ) AS in_turn
+    ORDER BY place, id LIMIT %(most)s
+)
+RETURNING *
+
+-- name: held_by_worker
+SELECT * FROM biz.ai_trigger_jobs
+WHERE status = 'running' AND run_id = %(run_id)s AND worker_id = %(worker_id)s AND NOT is_own_run AND NOT id = ANY(%(known)s)
+
+-- name: has_member_work
+SELECT EXISTS (
+    SELECT FROM biz.sites site CROSS JOIN LATERAL (
+        SELECT FROM biz.ai_trigger_jobs job
+        WHERE job.site_id = site.site_id AND job.status = 'pending' AND job.event_type <> 'dws_completed' AND job.dedup_key IS NOT NULL
+          AND NOT job.is_own_run AND (job.not_before IS NULL OR job.not_before <= clock_timestamp())
+        LIMIT 1
+    ) AS waiting
+    WHERE coalesce(site.is_active, true)
+) AS waiting
+
+-- name: members_with_jobs
+SELECT DISTINCT site_id, member_id FROM biz.ai_trigger_jobs
+WHERE member_id IS NOT NULL AND created_at >= %(since)s AND dedup_key IS NOT NULL
+
+-- name: touch
+UPDATE biz.ai_trigger_jobs SET progress_at = clock_timestamp() WHERE id = ANY(%(job_ids)s) AND status = 'running' AND worker_id = %(worker_id)s
+
+-- name: ancestry
+-- The job itself, then what it retries, then what that retried.
+WITH RECURSIVE ancestry AS (
+    SELECT id, retry_of, created_at, 0 AS depth FROM biz.ai_trigger_jobs WHERE id = %(job_id)s
+    UNION ALL
+    SELECT parent.id, parent.retry_of, parent.created_at, depth + 1
+    FROM ancestry JOIN biz.ai_trigger_jobs parent ON parent.id = ancestry.retry_of
+    WHERE depth < 100
+)
+SELECT id, created_at FROM ancestry ORDER BY depth
+
+-- name: open_retry
+SELECT * FROM biz.ai_trigger_jobs WHERE retry_of = %(job_id)s AND status IN ('pending', 'running') ORDER BY id LIMIT 1
+
+-- name: batch_progress
+SELECT status, count(*)::integer AS jobs, coalesce(sum((progress ->> 'calls')::integer), 0)::integer AS calls,
+       coalesce(sum((progress ->> 'tokens')::bigint), 0)::bigint AS tokens, coalesce(sum((progress ->> 'done')::integer), 0)::integer AS done,
+       coalesce(sum((progress ->> 'failed')::integer), 0)::integer AS failed,
+       coalesce(sum((progress ->> 'reused')::integer), 0)::integer AS reused,
+       min(not_before) AS not_before, min(error_message) AS error_message
+FROM biz.ai_trigger_jobs WHERE batch_id = %(batch_id)s GROUP BY status
+
+-- name: newest
+SELECT * FROM biz.ai_trigger_jobs
+WHERE dedup_key IS NOT NULL AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s)) AND (%(site_id)s::bigint IS NULL OR site_id = %(site_id)s)
+  AND (%(member_id)s::bigint IS NULL OR member_id = %(member_id)s)
+ORDER BY id DESC LIMIT %(limit)s
+
 -- name: claimed_by
 SELECT * FROM biz.ai_trigger_jobs
-WHERE status = 'running' AND site_id = %(site_id)s AND run_id = %(run_id)s AND worker_id = %(worker_id)s
+WHERE status = 'running' AND site_id = %(site_id)s AND (event_type = 'dws_completed' OR is_own_run) AND run_id = %(run_id)s AND worker_id = %(worker_id)s
 
 -- name: finish
 UPDATE biz.ai_trigger_jobs
@@ -73,7 +172,7 @@ RETURNING id
 
 -- name: send_back
 UPDATE biz.ai_trigger_jobs
-SET status = 'pending', not_before = %(not_before)s, error_message = %(error_message)s,
+SET status = 'pending', not_before = %(not_before)s, waits_for = %(waits_for)s, error_message = %(error_message)s,
     payload = coalesce(payload, '{}') || jsonb_build_object('given_up', %(given_up)s::jsonb), attempt = greatest(attempt - 1, 0), sent_back_count = sent_back_count + 1,
     lease_expires_at = NULL, worker_id = NULL, run_requested_at = NULL
 WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s AND status = 'running'
@@ -81,7 +180,7 @@ RETURNING id
 
 -- name: hasten
 UPDATE biz.ai_trigger_jobs SET not_before = NULL
-WHERE status = 'pending' AND event_type = 'dws_completed' AND sent_back_count > 0 AND not_before > clock_timestamp()
+WHERE status = 'pending' AND sent_back_count > 0 AND not_before > clock_timestamp() AND waits_for IS NULL
 
 -- name: progressed
 UPDATE biz.ai_trigger_jobs SET progress_at = clock_timestamp(), progress = %(progress)s WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s
@@ -117,15 +216,39 @@ RETURNING job.site_id
 -- name: give_up_lost
 -- A job that a person's own run wrote for itself would wait for ever: nobody but that run takes it.
 UPDATE biz.ai_trigger_jobs
-SET status = CASE WHEN event_type <> 'dws_completed' THEN 'failed' WHEN attempt >= %(max_attempts)s THEN 'dead' ELSE 'pending' END,
-    finished_at = CASE WHEN event_type <> 'dws_completed' OR attempt >= %(max_attempts)s THEN clock_timestamp() END,
-    error_message = CASE WHEN event_type <> 'dws_completed' THEN '执行进程中断,请重新运行'
+SET status = CASE WHEN is_own_run THEN 'failed' WHEN attempt >= %(max_attempts)s THEN 'dead' ELSE 'pending' END,
+    finished_at = CASE WHEN is_own_run OR attempt >= %(max_attempts)s THEN clock_timestamp() END,
+    error_message = CASE WHEN is_own_run THEN '执行进程中断,请重新运行'
                          WHEN attempt >= %(max_attempts)s THEN '执行进程多次中断,已放弃'
                          ELSE '执行进程中断,等待重新执行' END,
     fencing_token = fencing_token + 1, lease_expires_at = NULL, worker_id = NULL, run_requested_at = NULL
 -- Whoever lives renews its leases within moments of the database's start: nobody is given up for an outage.
 WHERE status = 'running' AND (lease_expires_at < clock_timestamp() AND pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds' OR (%(run_id)s::text IS NOT NULL AND run_id = %(run_id)s))
 RETURNING *
+
+-- name: give_up_stuck
+-- Alive by its lease, but without progress and without a call under way. Whoever hangs on it finds its targets claimed by nobody, and
+-- sends nothing any more.
+WITH stuck AS (
+    SELECT job.id, job.worker_id, job.site_id, job.member_id FROM biz.ai_trigger_jobs job
+    WHERE job.status = 'running' AND job.dedup_key IS NOT NULL AND job.progress_at < clock_timestamp() - %(stuck_after)s
+      AND NOT EXISTS (
+          SELECT FROM biz.ai_budget_reservations reservation JOIN biz.ai_run_logs log ON log.id = reservation.run_log_id
+          WHERE log.trigger_job_id = job.id AND reservation.sent_at IS NOT NULL AND reservation.lease_expires_at >= clock_timestamp()
+      )
+    FOR UPDATE SKIP LOCKED
+), freed AS (
+    DELETE FROM biz.ai_step_claims claim USING stuck
+    WHERE claim.worker_id = stuck.worker_id AND claim.site_id = stuck.site_id
+      AND (stuck.member_id IS NULL OR claim.target_id = stuck.member_id::text OR claim.target_id LIKE '%%\_' || stuck.member_id)
+)
+UPDATE biz.ai_trigger_jobs job
+SET status = CASE WHEN is_own_run THEN 'failed' WHEN attempt >= %(max_attempts)s THEN 'dead' ELSE 'pending' END,
+    finished_at = CASE WHEN is_own_run OR attempt >= %(max_attempts)s THEN clock_timestamp() END,
+    error_message = '长时间没有进展,已收回',
+    fencing_token = fencing_token + 1, lease_expires_at = NULL, worker_id = NULL, run_requested_at = NULL
+FROM stuck WHERE job.id = stuck.id
+RETURNING job.*
 
 -- name: cancel_of_run
 UPDATE biz.ai_trigger_jobs

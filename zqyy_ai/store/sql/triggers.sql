@@ -13,7 +13,13 @@ WHERE job_type = %(job_type)s AND trigger_condition = 'cron'
 ORDER BY id FOR UPDATE
 
 -- name: ran
-UPDATE biz.trigger_jobs SET last_run_at = %(ran_at)s, last_error = NULL WHERE id = %(trigger_id)s
+-- A cron that fires can be read; of an event's trigger the last error is its last job's.
+UPDATE biz.trigger_jobs SET last_run_at = %(ran_at)s, last_error = CASE WHEN trigger_condition = 'event' THEN last_error END
+WHERE id = %(trigger_id)s
+
+-- name: job_ended
+UPDATE biz.trigger_jobs SET last_error = %(error)s
+WHERE trigger_condition = 'event' AND trigger_config ->> 'event_name' = %(event_name)s AND last_error IS DISTINCT FROM %(error)s
 
 -- name: failed
 UPDATE biz.trigger_jobs SET last_error = %(error)s, next_run_at = NULL, scheduled_expression = NULL WHERE id = %(trigger_id)s

@@ -1,0 +1,282 @@
+"""The run that takes members' jobs as they come: events, single applications, batches.
+
+    for outcome in EventRun(engine, run_id).outcomes(): ...
+
+It claims what waits, is woken by LISTEN for what comes, and stays open while there is work and for a while after. It closes so that no
+event falls between it and the sensor: first its row says so, then it looks once more. At its greatest age the sensor asks for a
+successor, and it takes nothing new once that one is open.
+
+The consumer of `outcomes` is the thread that ends jobs: a job ends after its steps' outcomes were taken, so that what a consumer writes of
+them is there when the job says `completed`.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.engine.assembly import Engine
+from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool
+from zqyy_ai.engine.intake import take_in
+from zqyy_ai.engine.job_ending import ending_of, tell_of_end, write_ending
+from zqyy_ai.engine.member_chain import MemberChain, StepOutcome, work_of_job
+from zqyy_ai.store import event_runs, events, sites, trigger_jobs
+from zqyy_ai.store.database import Connection
+from zqyy_ai.store.events import WORK_CHANNEL
+from zqyy_ai.store.trigger_jobs import TriggerJob
+
+logger = logging.getLogger(__name__)
+
+# Jobs that were sent back become due, and a member's next job becomes free, without a notification.
+_LOOK_INTERVAL_SECONDS = 1.0
+_TAKE_SECONDS = 0.5
+_TOUCH_INTERVAL_SECONDS = 60.0
+_RECONNECT_SECONDS = 0.5
+# Chains held for each thread: enough that no thread waits for a claim, few enough that a crash gives little back.
+_CHAINS_PER_THREAD = 2
+# Backfills and batches are below 0; what people and events ask for is not.
+LEAST_EVENT_PRIORITY = 0
+LEAST_PRIORITY = -1000
+# Without a successor by then, a run that is too old closes all the same; the sensor asks again.
+_LONGEST_HANDOVER_SECONDS = 900.0
+
+
+class EventRun:
+    """One run's taking of jobs; used once."""
+
+    def __init__(self, engine: Engine, run_id: str) -> None:
+        self._engine = engine
+        self._run_id = run_id
+        self._threads = engine.settings.llm_concurrency
+        self._pool = ChainPool(self._threads, engine.worker.stopping, after_step=self._record_progress)
+        self._claiming = threading.Lock()
+        self._is_taking = True
+        self._is_closed = threading.Event()
+        self._feeder = threading.Thread(target=self._feed, name="zqyy-ai feeder", daemon=True)
+        self._worked_at = self._opened_at = self._touched_at = time.monotonic()
+        self._may_wait_more = False
+
+    def outcomes(self) -> Iterator[StepOutcome]:
+        """Each step's outcome as soon as it is known, until the run has closed.
+
+        Leaving early lets calls under way end and be written, starts no new one, and gives the jobs back at once.
+        """
+        self._open()
+        self._feeder.start()
+        try:
+            while not (self._is_closed.is_set() and (self._engine.worker.stopping.is_set() or not self._pool.open_chains)):
+                taken = self._pool.take(_TAKE_SECONDS)
+                if isinstance(taken, ChainEnded):
+                    self._end(taken.chain)
+                    if self._may_wait_more:
+                        self._claim()
+                elif taken is not None:
+                    yield taken
+        finally:
+            self._stop()
+
+    # Opening and closing
+
+    def _open(self) -> None:
+        worker = self._engine.worker
+        self._engine.database.patiently(
+            lambda connection: event_runs.open_run(connection, self._run_id, worker_id=worker.id, lease=worker.lease)
+        )
+
+    def _close(self) -> None:
+        self._engine.database.write_surely(lambda connection: event_runs.close_run(connection, self._run_id))
+
+    def _stop(self) -> None:
+        """However the run ends: nothing is held any more when it has ended."""
+        self._is_taking = False
+        if not self._is_closed.is_set():
+            self._engine.worker.stopping.set()
+        self._is_closed.set()
+        self._feeder.join()
+        self._pool.close()
+        for chain in self._pool.open_chains:
+            self._end(chain)
+        self._engine.step.write_late_log_ends()
+        self._close()
+
+    def _may_close(self) -> bool:
+        """Whether the run takes nothing any more. Idle for long enough, it closes and looks once more."""
+        if self._pool.open_chains:
+            return False
+        settings = self._engine.settings
+        if time.monotonic() - self._worked_at < settings.event_run_idle_seconds:
+            return False
+        self._close()
+        if self._engine.database.patiently(_has_work):
+            self._open()
+            return False
+        return True
+
+    def _is_handed_over(self) -> bool:
+        """Whether a younger run is open, so that this one may end with what it has."""
+        age_seconds = time.monotonic() - self._opened_at
+        if age_seconds < self._engine.settings.event_run_max_age_seconds:
+            return False
+        with self._engine.database.autocommit() as connection:
+            younger = [
+                run for run in event_runs.open_runs(connection) if run.run_id != self._run_id and run.age.total_seconds() < age_seconds
+            ]
+        return bool(younger) or age_seconds > self._engine.settings.event_run_max_age_seconds + _LONGEST_HANDOVER_SECONDS
+
+    # Taking jobs
+
+    def _feed(self) -> None:
+        """Its own thread: intake and claims, woken by notifications. A lost connection is made anew; what was missed is looked for."""
+        while self._is_taking:
+            try:
+                with self._engine.database.listener() as listener:
+                    listener.execute(b"LISTEN " + WORK_CHANNEL.encode())
+                    while self._look():
+                        list(listener.notifies(timeout=_LOOK_INTERVAL_SECONDS, stop_after=1))
+                        # A thousand events are one look.
+                        list(listener.notifies(timeout=0))
+            except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as lost:
+                logger.warning("event_run.feeding_interrupted cause=%s", type(lost).__name__)
+                self._is_closed.wait(_RECONNECT_SECONDS)
+            except Exception:
+                # A bug in taking must not leave a run that is open and takes nothing.
+                logger.exception("event_run.feeding_failed")
+                self._is_taking = False
+        self._is_closed.set()
+
+    def _look(self) -> bool:
+        """False when the run takes nothing more."""
+        if not self._is_taking:
+            return False
+        if not self._engine.database.patiently(lambda connection: event_runs.is_open(connection, self._run_id), in_one_transaction=False):
+            # Dagster has given this run up, though its process lives: others do its work, and it sends nothing more.
+            logger.warning("event_run.given_up run=%s", self._run_id)
+            self._engine.worker.stopping.set()
+            self._is_taking = False
+            return False
+        if self._is_handed_over():
+            self._close()
+            self._is_taking = False
+            return False
+        take_in(self._engine.database, self._engine.clock, self._engine.runtime_context)
+        self._claim()
+        self._touch()
+        if self._may_close():
+            self._is_taking = False
+            return False
+        return True
+
+    def _claim(self) -> None:
+        """As many jobs as there is room for; a site that holds none gets one in any case, backfills get what is left."""
+        with self._claiming:
+            if not self._is_taking:
+                return
+            held = self._pool.open_by_site()
+            room = self._threads * _CHAINS_PER_THREAD - sum(held.values())
+            if room > 0:
+                jobs = self._claimed(held, most=room, most_of_site=self._threads, least_priority=LEAST_EVENT_PRIORITY)
+            else:
+                jobs = self._claimed(held, most=self._threads, most_of_site=1, least_priority=LEAST_EVENT_PRIORITY)
+            spare = self._threads - sum(held.values()) - len(jobs)
+            if spare > 0:
+                for job in jobs:
+                    held[job.site_id] = held.get(job.site_id, 0) + 1
+                jobs += self._claimed(held, most=spare, most_of_site=self._threads, least_priority=LEAST_PRIORITY)
+            self._may_wait_more = bool(jobs)
+
+    def _claimed(self, held: dict[int, int], *, most: int, most_of_site: int, least_priority: int) -> list[TriggerJob]:
+        worker = self._engine.worker
+        known = {chain.work.job.id for chain in self._pool.open_chains}
+        may_be_claimed = False
+
+        def claim(connection: Connection) -> list[TriggerJob]:
+            nonlocal may_be_claimed
+            # A repetition may have its jobs already, though the confirmation got lost.
+            found = trigger_jobs.held_by_worker(connection, run_id=self._run_id, worker_id=worker.id, known=known) if may_be_claimed else []
+            may_be_claimed = True
+            return found or trigger_jobs.claim_member_jobs(
+                connection,
+                run_id=self._run_id,
+                worker_id=worker.id,
+                lease=worker.lease,
+                most=most,
+                most_of_site=most_of_site,
+                least_priority=least_priority,
+                held=held,
+            )
+
+        jobs = self._engine.database.patiently(claim)
+        for job in jobs:
+            self._begin(job)
+        if jobs:
+            self._worked_at = time.monotonic()
+        return jobs
+
+    def _begin(self, job: TriggerJob) -> None:
+        """A job that no chain can be made of fails alone."""
+        try:
+            with self._engine.database.autocommit() as connection:
+                site = sites.get_site(connection, job.site_id)
+                work = work_of_job(connection, job, site, self._run_id)
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            self._engine.database.write_surely(
+                lambda connection: trigger_jobs.send_back(connection, job, self._engine.clock.now(), "数据库连接中断", job.given_up)
+            )
+            return
+        except Exception as cause:
+            logger.exception("event_run.job_unusable job=%s", job.id)
+            why = f"任务无法执行:{cause}"[:900]
+
+            def fail(connection: Connection) -> None:
+                if trigger_jobs.finish(connection, job, JobStatus.FAILED, why):
+                    tell_of_end(connection, job, JobStatus.FAILED, why)
+
+            self._engine.database.write_surely(fail)
+            return
+        self._pool.add(MemberChain(self._engine, work))
+
+    # Steps and ends
+
+    def _record_progress(self, chain: MemberChain) -> None:
+        """After each step. A job that somebody else has got meanwhile is not worked on any more."""
+        if chain.is_over:
+            return  # its end follows at once
+        is_ours = self._engine.database.patiently(
+            lambda connection: trigger_jobs.record_progress(connection, chain.work.job, chain.progress()), in_one_transaction=False
+        )
+        if not is_ours:
+            chain.is_lost = True
+
+    def _touch(self) -> None:
+        """Chains that wait for a thread are not stuck."""
+        if time.monotonic() - self._touched_at < _TOUCH_INTERVAL_SECONDS:
+            return
+        self._touched_at = time.monotonic()
+        waiting = [chain.work.job.id for chain in self._pool.waiting_chains]
+        if waiting:
+            with self._engine.database.autocommit() as connection:
+                trigger_jobs.touch(connection, waiting, self._engine.worker.id)
+
+    def _end(self, chain: MemberChain) -> None:
+        self._worked_at = time.monotonic()
+        try:
+            if not chain.is_lost:
+                ending = ending_of(chain, now=self._engine.clock.now(), is_any_held=lambda: self._is_any_held(chain))
+                self._engine.step.write_late_log_ends()
+                self._engine.database.write_surely(lambda connection: write_ending(connection, chain, ending))
+            chain.end()
+        finally:
+            self._pool.forget(chain)
+
+    def _is_any_held(self, chain: MemberChain) -> bool:
+        return self._engine.database.patiently(
+            lambda connection: self._engine.guards.breaker.is_any_held(connection, set(chain.work.apps)), in_one_transaction=False
+        )
+
+
+def _has_work(connection: Connection) -> bool:
+    return events.has_waiting_events(connection) or trigger_jobs.has_member_work(connection)

@@ -1,0 +1,312 @@
+"""Asking for members' answers: one application of one member, a backfill of many, a retry of a job that came to nothing.
+
+Everything asked for is a row in `biz.ai_trigger_jobs`; the run that takes members' jobs does it. Nothing is run here.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from zqyy_ai.domain.apps import APPS, AppType
+from zqyy_ai.domain.business_clock import SHANGHAI, Clock, SystemClock, business_date_at
+from zqyy_ai.domain.errors import InvalidRequest
+from zqyy_ai.domain.events import ASSISTANT_APPS, MEMBER_APPS, EventType, chain_text, dedup_key
+from zqyy_ai.domain.jobs import UNSUCCESSFUL, JobStatus
+from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext
+from zqyy_ai.engine.call_pauses import describe
+from zqyy_ai.guards.call_pauses import CallPause, pause_in_force
+from zqyy_ai.settings import Settings
+from zqyy_ai.store import cache, run_logs, sites, trigger_jobs
+from zqyy_ai.store.database import Connection, Database
+from zqyy_ai.store.trigger_jobs import NewJob, TriggerJob
+from zqyy_ai.warehouse.members import count_askable, known_members, members_of_site
+
+# A person waits for it; events come next, and backfills take what is left.
+RUN_APP_PRIORITY = 10
+BACKFILL_PRIORITY = -10
+_JOBS_A_TRANSACTION = 1000
+_HISTORY = timedelta(days=30)
+# Before there is any history of calls.
+_USUAL_PROMPT_TOKENS = 2500
+_USUAL_CALL_SECONDS = 30.0
+
+
+def request_app(
+    database: Database,
+    app_type: AppType,
+    site_id: int,
+    member_id: int,
+    *,
+    assistant_id: int | None = None,
+    clock: Clock | None = None,
+    runtime_context: RuntimeContext = LIVE,
+) -> int:
+    """Makes a forced job that asks one application anew (it is paid) and returns its id.
+
+    Raises InvalidRequest for an unknown or closed site, an unknown member, an application that has no members, or an assistant that the
+    application does not ask about.
+    """
+    if app_type not in MEMBER_APPS:
+        raise InvalidRequest(f"{app_type.value} 不是会员应用；财务窗口请用 zqyy-ai prewarm")
+    if assistant_id is not None and app_type not in ASSISTANT_APPS:
+        raise InvalidRequest(f"{app_type.value} 不按助教生成，请去掉 --assistant")
+    payload: dict[str, object] = {"app_type": app_type.value, "apps": [app_type.value], "regenerate": True, "source": "cli"}
+    if assistant_id is not None:
+        payload["assistant_id"] = assistant_id
+    with database.transaction() as connection:
+        site = sites.get_site(connection, site_id)
+        _refuse_unknown(connection, site_id, [member_id])
+        business_date = runtime_context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
+        subject = f"{app_type.value}:{assistant_id or '-'}"
+        return trigger_jobs.add(
+            connection,
+            NewJob(
+                event_type=EventType.RUN_APP,
+                site_id=site_id,
+                member_id=member_id,
+                business_date=business_date,
+                dedup_key=dedup_key(EventType.RUN_APP, site_id, member_id, subject, business_date, runtime_context.mode.value),
+                app_chain=chain_text((app_type,)),
+                payload=payload,
+                is_forced=True,
+                priority=RUN_APP_PRIORITY,
+            ),
+        )
+
+
+def retry_job(database: Database, job_id: int) -> int:
+    """Makes a new job that does what a `failed`, `partial` or `dead` one left undone; returns its id.
+
+    Steps that succeeded are not paid again. Raises InvalidRequest for a job that does not exist, is not at such an end, or whose retry is
+    still under way.
+    """
+    with database.transaction() as connection:
+        job = trigger_jobs.get_locked(connection, job_id)
+        if job is None:
+            raise InvalidRequest(f"任务 {job_id} 不存在")
+        if job.status not in UNSUCCESSFUL:
+            raise InvalidRequest(f"任务 {job_id} 的状态是 {job.status.value}，只能重试 failed、partial 或 dead 的任务")
+        if job.dedup_key is None or job.is_own_run or job.business_date is None:
+            raise InvalidRequest(f"任务 {job_id} 不能重试：它由旧调度器或 Dagster 中的一次运行写入，请重新发起该运行")
+        retry = trigger_jobs.open_retry_of(connection, job_id)
+        if retry is not None:
+            raise InvalidRequest(f"任务 {job_id} 已有重试在进行：任务 {retry.id}")
+        site = sites.get_site(connection, job.site_id)
+        # A finished load is about the day on which it is done; a past date would count as superseded.
+        business_date = business_date_at(SystemClock().now(), site.business_day_cutoff)
+        left_out = ("given_up", "done_by_job")
+        return trigger_jobs.add(
+            connection,
+            NewJob(
+                event_type=EventType(job.event_type),
+                site_id=job.site_id,
+                member_id=job.member_id,
+                business_date=business_date,
+                dedup_key=job.dedup_key.replace(f"|{job.business_date.isoformat()}|", f"|{business_date.isoformat()}|"),
+                app_chain=job.app_chain or "",
+                payload={name: value for name, value in job.payload.items() if name not in left_out},
+                is_forced=True,
+                priority=max(job.priority, RUN_APP_PRIORITY),
+                retry_of=job_id,
+            ),
+        )
+
+
+# Backfills
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillPlan:
+    """What a backfill would do: at most so many calls, tokens and minutes. Unchanged input is reused and costs nothing of it.
+
+    `calls_by_app` counts only targets that have something to ask about; with `only_missing`, those without a valid answer.
+    """
+
+    site_id: int
+    apps: tuple[AppType, ...]
+    member_ids: tuple[int, ...]
+    only_missing: bool
+    calls_by_app: dict[AppType, int]
+    tokens: int
+    minutes: float
+
+    @property
+    def calls(self) -> int:
+        return sum(self.calls_by_app.values())
+
+
+def wanted_apps(wanted: Iterable[str]) -> tuple[AppType, ...]:
+    """Member applications out of what a person typed: `app3_clue`, `app3` or `all`, separated by commas; in the chains' order."""
+    by_name = {app.value: app for app in MEMBER_APPS} | {app.value.partition("_")[0]: app for app in MEMBER_APPS}
+    found: set[AppType] = set()
+    for name in (part.strip() for text in wanted for part in text.split(",")):
+        if name == "all":
+            found |= set(MEMBER_APPS)
+        elif name in by_name:
+            found.add(by_name[name])
+        else:
+            raise InvalidRequest(f"应用 {name!r} 无效：可用 {'、'.join(app.value for app in MEMBER_APPS)}（或 app3 这样的简称），或 all")
+    return tuple(app for app in MEMBER_APPS if app in found)
+
+
+def plan_backfill(
+    database: Database, settings: Settings, site_id: int, apps: tuple[AppType, ...], members: str, *, only_missing: bool
+) -> BackfillPlan:
+    """`members` is `active` (visited in the last 180 days), `all`, or ids separated by commas. Raises InvalidRequest for what can't be meant."""
+    now = SystemClock().now()
+    with database.autocommit() as connection:
+        sites.get_site(connection, site_id)
+        member_ids = _wanted_members(connection, site_id, members, active_since=now - timedelta(days=settings.active_member_days))
+        askable = count_askable(connection, site_id, member_ids)
+        targets = {
+            AppType.CLUE: {str(member) for member in askable.visited},
+            AppType.NOTE: {str(member) for member in askable.noted},
+            AppType.CONSOLIDATION: {str(member) for member in askable.visited | askable.noted},
+            AppType.CUSTOMER: {str(member) for member in member_ids},
+        }
+        served = {f"{assistant}_{member}" for member, assistant in askable.open_tasks}
+        targets |= dict.fromkeys(ASSISTANT_APPS, served)
+        missing = {app: targets[app] for app in apps}
+        if only_missing:
+            missing = {
+                app: wanted - cache.valid_target_ids(connection, APPS[app].cache_type, site_id, now=now) for app, wanted in missing.items()
+            }
+        usual = run_logs.usual_calls(connection, since=now - _HISTORY)
+    calls_by_app = {app: len(wanted) for app, wanted in missing.items()}
+    tokens, seconds = 0.0, 0.0
+    for app, calls in calls_by_app.items():
+        known = usual.get(app.value)
+        tokens += calls * (known.tokens if known else _USUAL_PROMPT_TOKENS + APPS[app].overhead_tokens + APPS[app].largest_output_tokens)
+        seconds += calls * (known.seconds if known else _USUAL_CALL_SECONDS)
+    calls = sum(calls_by_app.values())
+    minutes = max(seconds / settings.llm_concurrency / 60, (calls - settings.site_calls_burst) / settings.site_calls_per_minute, 0.0)
+    return BackfillPlan(site_id, apps, tuple(member_ids), only_missing, calls_by_app, round(tokens), minutes)
+
+
+def request_backfill(database: Database, plan: BackfillPlan) -> UUID:
+    """Makes a job for each member of the plan; returns the batch that they belong to."""
+    batch_id = uuid4()
+    with database.autocommit() as connection:
+        site = sites.get_site(connection, plan.site_id)
+    business_date = LIVE.business_date(SystemClock().now(), site.business_day_cutoff)
+    chain = chain_text(plan.apps)
+    payload = {"apps": [app.value for app in plan.apps], "only_missing": plan.only_missing, "source": "cli"}
+    jobs = [
+        NewJob(
+            event_type=EventType.BACKFILL,
+            site_id=plan.site_id,
+            member_id=member_id,
+            business_date=business_date,
+            dedup_key=dedup_key(EventType.BACKFILL, plan.site_id, member_id, chain, business_date, LIVE.mode.value),
+            app_chain=chain,
+            payload=payload,
+            is_forced=True,
+            priority=BACKFILL_PRIORITY,
+            batch_id=batch_id,
+        )
+        for member_id in plan.member_ids
+    ]
+    for first in range(0, len(jobs), _JOBS_A_TRANSACTION):
+        with database.transaction() as connection:
+            trigger_jobs.add_all(connection, jobs[first : first + _JOBS_A_TRANSACTION])
+    return batch_id
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How far a batch is: jobs by status, steps that are done, reused and failed, and what was spent."""
+
+    jobs_by_status: dict[JobStatus, int]
+    done: int
+    reused: int
+    failed: int
+    calls: int
+    tokens: int
+    not_before: datetime | None
+    error_message: str | None
+    pause: CallPause | None
+
+    @property
+    def total(self) -> int:
+        return sum(self.jobs_by_status.values())
+
+    @property
+    def ended(self) -> int:
+        return sum(jobs for status, jobs in self.jobs_by_status.items() if status.is_final)
+
+    @property
+    def is_good(self) -> bool:
+        return self.jobs_by_status.get(JobStatus.COMPLETED, 0) == self.total
+
+    @property
+    def why_waiting(self) -> str | None:
+        """Why nothing goes on, and until when; None while something does."""
+        if self.jobs_by_status.get(JobStatus.RUNNING):
+            return None
+        if self.pause is not None:
+            return describe(self.pause)
+        if self.not_before is None:
+            return None
+        return f"{self.not_before.astimezone(SHANGHAI):%m-%d %H:%M:%S} 之后继续：{self.error_message or ''}"
+
+
+def batch_progress(database: Database, batch_id: UUID) -> BatchProgress:
+    with database.autocommit() as connection:
+        shares = trigger_jobs.batch_shares(connection, batch_id)
+        pause = pause_in_force(connection)
+    waiting = next((share for share in shares if share.status is JobStatus.PENDING), None)
+    failed = next((share.error_message for share in shares if share.status in UNSUCCESSFUL and share.error_message), None)
+    return BatchProgress(
+        jobs_by_status={share.status: share.jobs for share in shares},
+        done=sum(share.done for share in shares),
+        reused=sum(share.reused for share in shares),
+        failed=sum(share.failed for share in shares),
+        calls=sum(share.calls for share in shares),
+        tokens=sum(share.tokens for share in shares),
+        not_before=waiting.not_before if waiting else None,
+        error_message=(waiting.error_message if waiting and waiting.error_message else None) or failed,
+        pause=pause,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """A job and what its steps brought: (application, target, status, error) of each run log, oldest first."""
+
+    job: TriggerJob
+    steps: list[run_logs.JobStep]
+    pause: CallPause | None
+
+
+def job_report(database: Database, job_id: int) -> JobReport:
+    """Raises InvalidRequest for a job that does not exist."""
+    with database.autocommit() as connection:
+        job = trigger_jobs.get(connection, job_id)
+        if job is None:
+            raise InvalidRequest(f"任务 {job_id} 不存在")
+        return JobReport(job, run_logs.steps_of_job(connection, job_id), pause_in_force(connection))
+
+
+def _wanted_members(connection: Connection, site_id: int, members: str, *, active_since: datetime) -> list[int]:
+    if members == "all":
+        return members_of_site(connection, site_id, since=None)
+    if members == "active":
+        return members_of_site(connection, site_id, since=business_date_at(active_since))
+    ids = []
+    for text in (part.strip() for part in members.split(",") if part.strip()):
+        if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**63):
+            raise InvalidRequest(f"会员编号 {text!r} 无效：应为正整数、以逗号分隔，或 active、all")
+        ids.append(int(text))
+    if not ids:
+        raise InvalidRequest("没有指定会员：给出编号（以逗号分隔）、active 或 all")
+    ids = list(dict.fromkeys(ids))
+    _refuse_unknown(connection, site_id, ids)
+    return ids
+
+
+def _refuse_unknown(connection: Connection, site_id: int, member_ids: Sequence[int]) -> None:
+    unknown = sorted(set(member_ids) - known_members(connection, site_id, member_ids))
+    if unknown:
+        named = "、".join(map(str, unknown[:10])) + (" 等" if len(unknown) > 10 else "")
+        raise InvalidRequest(f"门店 {site_id} 没有会员 {named}（ai_source.members）")

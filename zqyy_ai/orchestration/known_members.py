@@ -1,0 +1,48 @@
+"""What a run knows of the members whose outcomes it tells Dagster: whether their partition is there, and whether their checks are failing."""
+
+import dagster as dg
+from dagster import DagsterInstance
+
+# Not exported, though the storage's public methods take it: dagster's version is pinned.
+from dagster._core.event_api import PartitionKeyFilter
+
+from zqyy_ai.domain.apps import AppType
+from zqyy_ai.orchestration.partitions import MEMBER_PARTITIONS_NAME
+
+
+class KnownMembers:
+    """For one thread. `check_keys`: the check of each application."""
+
+    def __init__(self, instance: DagsterInstance, check_keys: dict[AppType, dg.AssetCheckKey]) -> None:
+        self._instance = instance
+        self._check_keys = check_keys
+        self._present: set[str] = set()
+        self._looked_for: tuple[int, str] | None = None
+        self._failing: set[AppType] = set()
+
+    def ensure_partition(self, key: str) -> None:
+        """Makes the member a partition, should it be a new one: on its first event."""
+        if key not in self._present:
+            self._instance.add_dynamic_partitions(MEMBER_PARTITIONS_NAME, [key])
+            self._present.add(key)
+
+    def is_failing(self, job_id: int, key: str, app_type: AppType) -> bool:
+        """Whether the newest evaluation of the member's check failed. Looked up once for all steps of a job in a row."""
+        if self._looked_for != (job_id, key):
+            newest = self._instance.event_log_storage.get_latest_asset_check_execution_by_key(
+                list(self._check_keys.values()), partition_filter=PartitionKeyFilter(key=key)
+            )
+            self._failing = {
+                app
+                for app, check_key in self._check_keys.items()
+                if (record := newest.get(check_key)) is not None and record.evaluation is not None and not record.evaluation.passed
+            }
+            self._looked_for = (job_id, key)
+        return app_type in self._failing
+
+    def note(self, app_type: AppType, *, is_failing: bool) -> None:
+        """What was told just now of the member looked up last."""
+        if is_failing:
+            self._failing.add(app_type)
+        else:
+            self._failing.discard(app_type)
