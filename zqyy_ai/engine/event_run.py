@@ -24,6 +24,7 @@ from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool
 from zqyy_ai.engine.intake import take_in
 from zqyy_ai.engine.job_ending import ending_of, tell_of_end, write_ending
 from zqyy_ai.engine.member_chain import MemberChain, StepOutcome, work_of_job
+from zqyy_ai.guards.call_pauses import pause_in_force
 from zqyy_ai.store import event_runs, events, sites, trigger_jobs
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.events import WORK_CHANNEL
@@ -174,6 +175,10 @@ class EventRun:
         """As many jobs as there is room for; a site that holds none gets one in any case, backfills get what is left."""
         with self._claiming:
             if not self._is_taking:
+                return
+            if self._engine.database.patiently(pause_in_force, in_one_transaction=False) is not None:
+                # Jobs wait in the queue; the end of the pause wakes this run.
+                self._worked_at = time.monotonic()
                 return
             held = self._pool.open_by_site()
             room = self._threads * _CHAINS_PER_THREAD - sum(held.values())

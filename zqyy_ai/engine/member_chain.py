@@ -8,6 +8,7 @@ Who decides what becomes of the job: `event_run.py` for jobs, `member_run.py` fo
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -234,16 +235,14 @@ class MemberChain:
 
     def progress(self) -> dict[str, int]:
         """The job's counters: `total`, `done`, `reused`, `failed` and `skipped` steps of this round, `calls` and `tokens` of all rounds."""
-        results = [outcome.result for outcome in self.outcomes]
         before = self.work.job.progress
+        counts = step_counts([outcome.result for outcome in self.outcomes])
+        total = len(self._steps) if self._steps is not None else before.get("total", 0)
         return {
-            "total": len(self._steps) if self._steps is not None else before.get("total", 0),
-            "done": sum(result.status.is_good for result in results),
-            "reused": sum(result.status in (StepStatus.REUSED, StepStatus.FIXED) for result in results),
-            "failed": sum(result.status.is_bad for result in results),
-            "skipped": sum(result.status is StepStatus.SKIPPED for result in results),
-            "calls": before.get("calls", 0) + sum(result.calls for result in results),
-            "tokens": before.get("tokens", 0) + sum(result.tokens for result in results),
+            **counts,
+            "total": total,
+            "calls": before.get("calls", 0) + counts["calls"],
+            "tokens": before.get("tokens", 0) + counts["tokens"],
         }
 
     def end(self) -> None:
@@ -387,6 +386,18 @@ class MemberChain:
             for clue in ConsolidationAnswer.model_validate(result).clues
         ]
         clues.replace_clues(connection, self.site_id, self.work.member_id, self.work.clue_source, stored)
+
+
+def step_counts(results: Sequence[StepResult]) -> dict[str, int]:
+    """What a job's progress says of its steps."""
+    return {
+        "done": sum(result.status.is_good for result in results),
+        "reused": sum(result.status in (StepStatus.REUSED, StepStatus.FIXED) for result in results),
+        "failed": sum(result.status.is_bad for result in results),
+        "skipped": sum(result.status is StepStatus.SKIPPED for result in results),
+        "calls": sum(result.calls for result in results),
+        "tokens": sum(result.tokens for result in results),
+    }
 
 
 def _target_id(step: MemberStep, member_id: int) -> str:

@@ -19,7 +19,7 @@ from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool
 from zqyy_ai.engine.job_alerts import raise_for_job
-from zqyy_ai.engine.member_chain import ChainWork, MemberChain, StepOutcome
+from zqyy_ai.engine.member_chain import ChainWork, MemberChain, StepOutcome, step_counts
 from zqyy_ai.engine.send_back import codes_text
 from zqyy_ai.engine.step import StepResult
 from zqyy_ai.store import sites, trigger_jobs
@@ -178,14 +178,8 @@ class MemberRun:
         return trigger_jobs.add_running(connection, job, run_id=self._run_id, worker_id=worker.id, lease=worker.lease)
 
     def _progress(self) -> dict[str, int]:
-        results = self._results
-        return {
-            "total": max(len(results), len(self._member_ids) * len(self._apps)),
-            "done": sum(result.status.is_good for result in results),
-            "failed": len(self._bad),
-            "calls": sum(result.calls for result in results),
-            "tokens": sum(result.tokens for result in results),
-        }
+        counts = step_counts(self._results)
+        return {**counts, "total": max(len(self._results), len(self._member_ids) * len(self._apps))}
 
     def _show_progress(self) -> None:
         assert self.job is not None

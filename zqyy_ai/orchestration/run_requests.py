@@ -5,6 +5,7 @@ No run keys: a key once used silently blocks the second attempt for ever. The st
 `ai_events` asks: its ticks come one after another, so none asks while another one's runs are being made.
 """
 
+import time
 from collections.abc import Collection
 from datetime import timedelta
 
@@ -26,6 +27,8 @@ from zqyy_ai.store.database import Database
 
 _RANGE_START_TAG = "dagster/asset_partition_range_start"
 _RANGE_END_TAG = "dagster/asset_partition_range_end"
+# A busy machine takes half a minute from a run's start to its first line.
+_LONGEST_TO_OPEN_SECONDS = 120.0
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -60,12 +63,14 @@ def _event_run_wanted(database: Database, instance: DagsterInstance, settings: S
 
 def _is_event_run_on_its_way(database: Database, instance: DagsterInstance) -> bool:
     """Queued, starting, or started and about to open. One that was open and is not any more takes nothing."""
-    runs = instance.get_runs(filters=dg.RunsFilter(statuses=_UNDER_WAY, tags={ASKED_BY_TAG: SENSOR, WORK_TAG: EVENTS_WORK}))
-    if not runs:
+    records = instance.get_run_records(filters=dg.RunsFilter(statuses=_UNDER_WAY, tags={ASKED_BY_TAG: SENSOR, WORK_TAG: EVENTS_WORK}))
+    if not records:
         return False
     with database.autocommit() as connection:
-        known = event_runs.known_runs(connection, [run.run_id for run in runs])
-    return any(run.run_id not in known for run in runs)
+        known = event_runs.known_runs(connection, [record.dagster_run.run_id for record in records])
+    latest_start = time.time() - _LONGEST_TO_OPEN_SECONDS
+    # One that has not opened for so long has died on its way, and its code server with it.
+    return any(record.dagster_run.run_id not in known and (record.start_time or time.time()) >= latest_start for record in records)
 
 
 def _range_runs_wanted(database: Database, instance: DagsterInstance, clock: Clock) -> list[dg.RunRequest]:
@@ -102,15 +107,19 @@ def put_right(database: Database, instance: DagsterInstance, settings: Settings)
 
 
 def end_abandoned_runs(database: Database, instance: DagsterInstance, *, lease: timedelta, lost_run_ids: Collection[str] = ()) -> list[str]:
-    """Reports runs as failed whose job was just taken from them, or has left them for longer than a lease; returns their ids.
+    """Reports runs as failed that are dead by our own tables; returns their ids.
 
-    Where a run's process and the code server died together, Dagster takes the run for alive, and no other run of the site would start.
+    A prewarm whose job was just taken from it, or has left it for longer than a lease; a run for members' jobs that is open and whose lease is
+    over. Where a run's process and the code server died together, Dagster takes the run for alive, and no other run would start.
     """
     started = instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={ASKED_BY_TAG: SENSOR}))
     if not started:
         return []
+    takes_events = {run.run_id for run in started if run.tags.get(WORK_TAG) == EVENTS_WORK}
     with database.autocommit() as connection:
-        abandoned = trigger_jobs.runs_left_by_their_job(connection, (run.run_id for run in started), lease) | set(lost_run_ids)
+        prewarms = [run.run_id for run in started if run.run_id not in takes_events]
+        abandoned = trigger_jobs.runs_left_by_their_job(connection, prewarms, lease) | (set(lost_run_ids) - takes_events)
+        abandoned |= event_runs.dead_runs(connection, list(takes_events))
     for run in started:
         if run.run_id in abandoned:
             instance.report_run_failed(run, "执行进程已不存在（租约过期）；任务已由 biz.ai_trigger_jobs 收回")

@@ -44,6 +44,11 @@ def open_runs(connection: Connection) -> list[EventRunRow]:
     return [EventRunRow(**row) for row in connection.execute(named_queries("event_runs")["open_runs"])]
 
 
+def dead_runs(connection: Connection, run_ids: list[str]) -> set[str]:
+    """Those of the runs that nobody has closed, though their lease is over."""
+    return {row["run_id"] for row in connection.execute(named_queries("event_runs")["dead"], {"run_ids": run_ids})}
+
+
 def known_runs(connection: Connection, run_ids: list[str]) -> set[str]:
     """Those of the runs that were ever opened."""
     return {row["run_id"] for row in connection.execute(named_queries("event_runs")["known"], {"run_ids": run_ids})}

@@ -17,6 +17,11 @@ WHERE closed_at IS NULL
   AND (lease_expires_at >= clock_timestamp() OR pg_postmaster_start_time() >= clock_timestamp() - interval '5 seconds')
 ORDER BY opened_at, run_id
 
+-- name: dead
+SELECT run_id FROM biz.ai_event_runs
+WHERE run_id = ANY(%(run_ids)s) AND closed_at IS NULL AND lease_expires_at < clock_timestamp()
+  AND pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds'
+
 -- name: known
 SELECT run_id FROM biz.ai_event_runs WHERE run_id = ANY(%(run_ids)s)
 
