@@ -27,6 +27,7 @@ class Engine:
 
     settings: Settings
     database: Database
+    heartbeat_database: Database
     client: DashScopeClient
     worker: Worker
     guards: Guards
@@ -41,6 +42,7 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.worker.__exit__(kind, error, trace)
         self.client.close()
+        self.heartbeat_database.close()
         self.database.close()
 
 
@@ -55,10 +57,12 @@ def build_engine(settings: Settings, *, clock: Clock | None = None, runtime_cont
         workspace=settings.dashscope_workspace,
     )
     database = Database(url, max_connections=settings.db_pool_connections)
-    worker = Worker(database, lease=timedelta(seconds=settings.lease_seconds))
+    # A connection of its own: the heartbeat waits neither behind hundreds of steps for one, nor for a slow disk.
+    heartbeat_database = Database(url, max_connections=1, application_name="zqyy_ai heartbeat", is_synced=False)
+    worker = Worker(heartbeat_database, lease=timedelta(seconds=settings.lease_seconds))
     guards = build_guards(settings, database, worker)
     step = GuardedStep(database=database, client=client, guards=guards, settings=settings, clock=clock, worker=worker)
-    return Engine(settings, database, client, worker, guards, step, clock, runtime_context)
+    return Engine(settings, database, heartbeat_database, client, worker, guards, step, clock, runtime_context)
 
 
 def build_guards(settings: Settings, database: Database, worker: Worker) -> Guards:

@@ -34,8 +34,15 @@ def throttled(app: App, error: ModelCallError, log_id: int) -> Alert:
     return replace(THROTTLED, message=message, log_id=log_id)
 
 
-def circuit_opened(app: App, log_id: int) -> Alert:
-    return Alert(AlertType.CIRCUIT_OPEN, f"{app.title} 连续失败,熔断器已打开", None, app.app_type.value, log_id, Severity.CRITICAL)
+def raise_circuit_opened(connection: Connection, app: App, log_id: int) -> None:
+    """An outage of DashScope opens one application's breaker after the other: it is one trouble, told on the first one's alert."""
+    alert = Alert(AlertType.CIRCUIT_OPEN, f"{app.title} 连续失败,熔断器已打开", None, app.app_type.value, log_id, Severity.CRITICAL)
+    try:
+        with connection.transaction():
+            first = alerts.app_of_open_alert(connection, AlertType.CIRCUIT_OPEN)
+            alerts.raise_alert(connection, alert if first is None else replace(alert, app_type=first))
+    except psycopg.Error:
+        logger.exception("alert.not_raised fingerprint=%s", alert.fingerprint)
 
 
 def step_failed(app: App, site_id: int, target_id: str, error: ModelCallError, *, log_id: int, seconds: float) -> Alert | None:

@@ -28,6 +28,7 @@ from zqyy_ai.domain.business_clock import Clock
 from zqyy_ai.domain.call_failures import BudgetEffect, FailureRule, RetryRule
 from zqyy_ai.domain.errors import ClaimLost, GuardRefusal
 from zqyy_ai.domain.number_check import NUMBER_CHECK, check_insights
+from zqyy_ai.domain.personal_numbers import mask_personal_numbers
 from zqyy_ai.engine import call_alerts
 from zqyy_ai.engine.worker import Worker
 from zqyy_ai.guards.breaker import BreakerGuard, Permit
@@ -443,7 +444,7 @@ class GuardedStep:
             # The breaker before the budget, as everywhere: rows that are locked in one order are never waited for in a circle.
             closed = self._guards.breaker.record_success(connection, permit)
             settlement = self._guards.budget.settle(connection, reservation, charged)
-            self._end_log(connection, answered_log_id, _run_end(RunStatus.SUCCESS, reply, charged))
+            self._end_log(connection, answered_log_id, _run_end(RunStatus.SUCCESS, reply, charged, _text_for_the_log(request, reply)))
             self._guards.budget.report_overshoot(connection, settlement)
             return closed
 
@@ -500,7 +501,7 @@ class GuardedStep:
             status=RunStatus.TIMEOUT if isinstance(error, CallTimedOut) else RunStatus.FAILED,
             latency_ms=reply.latency_ms if reply else round((time.monotonic() - started) * 1000),
             charged_tokens=charged,
-            response_text=reply.text if reply else None,
+            response_text=_text_for_the_log(request, reply) if reply else None,
             input_tokens=usage.input_tokens if usage else None,
             output_tokens=usage.output_tokens if usage else None,
             usage_reported=usage is not None,
@@ -539,7 +540,7 @@ class GuardedStep:
         breaker, rule = self._guards.breaker, error.rule
         if rule.counts_for_breaker:
             if breaker.record_failure(connection, permit, error.error_code):
-                call_alerts.raise_last(connection, call_alerts.circuit_opened(app, log_id))
+                call_alerts.raise_circuit_opened(connection, app, log_id)
         elif rule.holds_every_app:
             breaker.hold_every_app(connection, permit, error.error_code)
             call_alerts.raise_last(connection, call_alerts.account_held(error, log_id))
@@ -767,13 +768,18 @@ def _charged_tokens(rule: FailureRule, usage: Usage | None, reservation: Reserva
             return reservation.tokens
 
 
-def _run_end(status: RunStatus, reply: Reply, charged_tokens: int) -> RunEnd:
+def _text_for_the_log(request: StepRequest, reply: Reply) -> str:
+    """A member's prompt holds no personal number; should the model make one up, the log doesn't keep it."""
+    return reply.text if request.member_id is None else mask_personal_numbers(reply.text)
+
+
+def _run_end(status: RunStatus, reply: Reply, charged_tokens: int, text: str) -> RunEnd:
     usage = reply.usage
     return RunEnd(
         status=status,
         latency_ms=reply.latency_ms,
         charged_tokens=charged_tokens,
-        response_text=reply.text,
+        response_text=text,
         input_tokens=usage.input_tokens if usage else None,
         output_tokens=usage.output_tokens if usage else None,
         usage_reported=usage is not None,

@@ -189,6 +189,13 @@ def raise_alert(connection: Connection, alert: Alert) -> int:
     return alert_id
 
 
+def app_of_open_alert(connection: Connection, alert_type: AlertType) -> str | None:
+    """The application of the type's oldest alert that is open or acked; whose alerts nobody else raises until the transaction ends."""
+    connection.execute(named_queries("alerts")["lock_alerts"])
+    row = connection.execute(named_queries("alerts")["oldest_open"], {"alert_type": alert_type.value}).fetchone()
+    return row["app_type"] if row else None
+
+
 def resolve(connection: Connection, fingerprint: str, reason: str = "") -> bool:
     """The cause is over. False when there is no such alert, or it was resolved before; that costs one look and no lock.
 

@@ -57,6 +57,11 @@ def _bound_idle_transactions(connection: Connection) -> None:
     connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [_LONGEST_IDLE_IN_TRANSACTION])
 
 
+def _configure_unsynced(connection: Connection) -> None:
+    _bound_idle_transactions(connection)
+    connection.execute("SELECT set_config('synchronous_commit', 'off', false)")
+
+
 def database_now(connection: Connection) -> datetime:
     """The database's clock, which decides leases, budgets and what came before what."""
     row = connection.execute("SELECT clock_timestamp() AS now").fetchone()
@@ -69,9 +74,18 @@ class Database:
     """A pool of at most `max_connections` connections to one database; rows come as dicts. Thread-safe."""
 
     def __init__(
-        self, url: str, *, max_connections: int = 12, application_name: str = "zqyy_ai", wait_seconds: float = _LONGEST_WAIT_SECONDS
+        self,
+        url: str,
+        *,
+        max_connections: int = 12,
+        application_name: str = "zqyy_ai",
+        wait_seconds: float = _LONGEST_WAIT_SECONDS,
+        is_synced: bool = True,
     ) -> None:
-        """`wait_seconds`: how long a connection is waited for before psycopg_pool.PoolTimeout; a person waits less than a run."""
+        """`wait_seconds`: how long a connection is waited for before psycopg_pool.PoolTimeout; a person waits less than a run.
+
+        Not `is_synced`: a crash of the server may forget the last commits; for what is written again in a moment.
+        """
         self.url = url
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             conninfo.make_conninfo(url, application_name=application_name),
@@ -83,7 +97,7 @@ class Database:
             open=False,
             check=None,
             name=application_name,
-            configure=_bound_idle_transactions,
+            configure=_bound_idle_transactions if is_synced else _configure_unsynced,
         )
         self._pool.open()
 

@@ -393,7 +393,11 @@ _CONTENT_CHECKS = (
     _ContentCheck("broken_sums", "finance_daily", _broken_sum),
     _ContentCheck("broken_identities", "finance_daily", _broken_identity),
     _ContentCheck("unusable_loads", "etl_runs", _unusable_load),
-    *(_ContentCheck(f"unusable_{view}", view, _unusable_row(view)) for view in MEMBER_VIEWS),
+    _ContentCheck("unusable_members", "members", _unusable_row("members")),
+    _ContentCheck("unusable_visits", "visits", _unusable_row("visits")),
+    _ContentCheck("unusable_assistants", "assistants", _unusable_row("assistants")),
+    _ContentCheck("unusable_tasks", "tasks", _unusable_row("tasks")),
+    _ContentCheck("unusable_notes", "notes", _unusable_row("notes")),
     _ContentCheck("unusable_visit_parts", "visits", _unusable_part),
     _ContentCheck("broken_visit_identities", "visits", _broken_visit_identity),
 )

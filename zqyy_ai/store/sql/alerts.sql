@@ -4,6 +4,11 @@ SELECT pg_advisory_xact_lock(7204103001)
 -- name: same_trouble
 SELECT id, alert_status, severity FROM biz.ai_alerts WHERE fingerprint = %(fingerprint)s FOR UPDATE
 
+-- name: oldest_open
+SELECT app_type FROM biz.ai_alerts
+WHERE alert_type = %(alert_type)s AND alert_status IN ('open', 'acked') AND fingerprint IS NOT NULL AND app_type IS NOT NULL
+ORDER BY opened_at, id LIMIT 1
+
 -- name: open
 INSERT INTO biz.ai_alerts (fingerprint, alert_type, severity, site_id, app_type, message, log_id, alert_status, occurrences, created_at,
                            opened_at, last_seen_at)
@@ -61,7 +66,8 @@ WHERE fingerprint IS NOT NULL AND alert_status IN ('open', 'acked')
           NOT EXISTS (SELECT FROM biz.ai_breakers WHERE app_type = '*' AND state <> 'closed')
       WHEN alert_type = 'circuit_open' THEN
           last_seen_at < clock_timestamp() - %(breaker_quiet)s
-          AND NOT EXISTS (SELECT FROM biz.ai_breakers WHERE app_type = alert.app_type AND state <> 'closed')
+          -- One alert tells of all applications whose breakers opened in one trouble.
+          AND NOT EXISTS (SELECT FROM biz.ai_breakers WHERE app_type <> '*' AND app_type NOT LIKE 'throttled:%%' AND state <> 'closed')
       WHEN fingerprint = %(throttled)s THEN
           last_seen_at < clock_timestamp() - %(breaker_quiet)s
           AND NOT EXISTS (SELECT FROM biz.ai_breakers WHERE app_type LIKE 'throttled:%%' AND state <> 'closed')
