@@ -73,10 +73,10 @@ def dev(stop_with_parent: bool) -> None:
 
 
 @main.command()
-@click.option("--once", is_flag=True, envvar="ONCE", help="完成后立即停止并退出；有窗口失败时退出码为 1。也可用环境变量 ONCE=1。")
+@click.option("--once", is_flag=True, envvar="ONCE", help="完成后立即停止并退出；有窗口或事件失败时退出码为 1。也可用环境变量 ONCE=1。")
 @stop_with_parent
 def demo(once: bool, stop_with_parent: bool) -> None:
-    """启动整套服务，生成演示数据，并通过 Dagster 预热一家门店的 72 个财务窗口。
+    """启动整套服务，生成演示数据，通过 Dagster 预热一家门店的 72 个财务窗口，并播放会员事件（消费、备注、任务分配），打印结果。
 
     完成后继续运行，直到按下 Ctrl-C。
     """

@@ -1,7 +1,7 @@
-"""The demo's journey over a running stack: fill the warehouse, prewarm one site through Dagster, print what came out.
+"""The demo's journey over a running stack: fill the warehouse, prewarm one site through Dagster, play members' events, print what came out.
 
-What does not belong here: starting and stopping (`stack.py`). The invariant: it fills embedded databases only, and only when they lack
-yesterday.
+What does not belong here: starting and stopping (`stack.py`), the events themselves (`demo_events.py`). The invariant: it fills embedded
+databases only, and only when they lack yesterday.
 """
 
 import time
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from zqyy_ai.devkit.demo_events import FiredEvent, await_ends, fire_events, show_answers, show_ends
 from zqyy_ai.devkit.stack import Narrator, RunningStack, StackAddresses
 from zqyy_ai.domain.business_clock import SystemClock, business_date_at
 from zqyy_ai.domain.errors import PermanentError
@@ -68,10 +69,16 @@ class Demo:
             self._job_id = request_prewarm(database, self._site_id)
 
     def play(self, stack: RunningStack) -> bool:
-        """Waits for the prewarm, prints the table, samples and addresses; True when every window is good.
+        """Fires the events, waits for them and the prewarm, prints tables, samples and addresses; True when all of it is good.
 
         Raises ChildDied when the stack breaks meanwhile."""
         with Database(stack.database_url, max_connections=2, application_name="zqyy-ai demo") as database:
+            fired = fire_events(database, self._site_id)
+            self._narrator.say(
+                f"已触发事件：{'、'.join(event.title for event in fired)}"
+                if fired
+                else f"门店 {self._site_id} 没有会员数据（ai_source.members、tasks、notes），不演示会员事件"
+            )
 
             def read() -> PrewarmProgress:
                 stack.children.check()
@@ -86,8 +93,23 @@ class Demo:
             if progress.error_message:
                 self._console.print(progress.error_message, style="red", markup=False)
             show_insights(self._console, sample_insights(database, self._site_id))
+            are_events_good = self._show_events(database, fired, stack)
         show_addresses(self._console, stack.addresses, progress.run_id)
-        return outcome.is_good
+        return outcome.is_good and are_events_good
+
+    def _show_events(self, database: Database, fired: list[FiredEvent], stack: RunningStack) -> bool:
+        """True when every event's job has completed."""
+        if not fired:
+            return True
+
+        def wait(seconds: float) -> None:
+            stack.children.check()
+            stack.signals.wait(seconds)
+
+        ends = await_ends(database, fired, wait)
+        show_ends(self._console, ends)
+        show_answers(self._console, database, self._site_id, ends)
+        return all(end.is_good for end in ends)
 
     def _fill(self, database_url: str) -> None:
         from zqyy_ai.devkit.demo_data import fill, is_filled_until

@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 from psycopg_pool import PoolTimeout
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 # Jobs that were sent back become due, and a member's next job becomes free, without a notification.
 _LOOK_INTERVAL_SECONDS = 1.0
+_INBOX_INTERVAL_SECONDS = 0.1
 _TAKE_SECONDS = 0.5
 _TOUCH_INTERVAL_SECONDS = 60.0
 _RECONNECT_SECONDS = 0.5
@@ -137,9 +139,7 @@ class EventRun:
                 with self._engine.database.listener() as listener:
                     listener.execute(b"LISTEN " + WORK_CHANNEL.encode())
                     while self._look():
-                        list(listener.notifies(timeout=_LOOK_INTERVAL_SECONDS, stop_after=1))
-                        # A thousand events are one look.
-                        list(listener.notifies(timeout=0))
+                        _wait_for_work(listener)
             except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as lost:
                 logger.warning("event_run.feeding_interrupted cause=%s", type(lost).__name__)
                 self._is_closed.wait(_RECONNECT_SECONDS)
@@ -281,6 +281,21 @@ class EventRun:
         return self._engine.database.patiently(
             lambda connection: self._engine.guards.breaker.is_any_held(connection, set(chain.work.apps)), in_one_transaction=False
         )
+
+
+def _wait_for_work(listener: psycopg.Connection[Any]) -> None:
+    """Until a notification comes, an event is in the inbox, or the look interval is over.
+
+    Of several callers in a transaction only one notifies, so that none waits for another: the others' events are looked for.
+    """
+    deadline = time.monotonic() + _LOOK_INTERVAL_SECONDS
+    while time.monotonic() < deadline:
+        if list(listener.notifies(timeout=_INBOX_INTERVAL_SECONDS, stop_after=1)):
+            # A thousand events are one look.
+            list(listener.notifies(timeout=0))
+            return
+        if events.has_waiting_events(listener):
+            return
 
 
 def _has_work(connection: Connection) -> bool:

@@ -3,8 +3,9 @@
 import dagster as dg
 from dagster import DagsterInstance
 
-# Not exported, though the storage's public methods take it: dagster's version is pinned.
+# Not exported, though the storage's public methods take and give them: dagster's version is pinned.
 from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from zqyy_ai.domain.apps import AppType
 from zqyy_ai.orchestration.partitions import MEMBER_PARTITIONS_NAME
@@ -27,7 +28,10 @@ class KnownMembers:
             self._present.add(key)
 
     def is_failing(self, job_id: int, key: str, app_type: AppType) -> bool:
-        """Whether the newest evaluation of the member's check failed. Looked up once for all steps of a job in a row."""
+        """Whether the newest evaluation of the member's check failed, or was planned by a run that did not come to it.
+
+        Looked up once for all steps of a job in a row.
+        """
         if self._looked_for != (job_id, key):
             newest = self._instance.event_log_storage.get_latest_asset_check_execution_by_key(
                 list(self._check_keys.values()), partition_filter=PartitionKeyFilter(key=key)
@@ -35,7 +39,7 @@ class KnownMembers:
             self._failing = {
                 app
                 for app, check_key in self._check_keys.items()
-                if (record := newest.get(check_key)) is not None and record.evaluation is not None and not record.evaluation.passed
+                if (record := newest.get(check_key)) is not None and record.status is not AssetCheckExecutionRecordStatus.SUCCEEDED
             }
             self._looked_for = (job_id, key)
         return app_type in self._failing

@@ -1,8 +1,10 @@
 """Sensors: events become jobs, jobs become runs, and what died is put right. No sensor does work of its own."""
 
 import time
+from typing import Any
 
 import dagster as dg
+import psycopg
 
 from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.engine.alert_delivery import Target, deliver_alerts
@@ -19,7 +21,7 @@ from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME
 from zqyy_ai.orchestration.resources import DatabaseResource
 from zqyy_ai.orchestration.retention import JOB_NAME as RETENTION_JOB
 from zqyy_ai.orchestration.run_requests import put_right, runs_wanted
-from zqyy_ai.store import sites
+from zqyy_ai.store import events, sites
 from zqyy_ai.store.database import Database
 from zqyy_ai.store.events import WORK_CHANNEL
 
@@ -27,6 +29,7 @@ from zqyy_ai.store.events import WORK_CHANNEL
 _LONG_POLL_SECONDS = 45.0
 # Jobs that were sent back become due, and leases run out, without a notification.
 _LOOK_INTERVAL_SECONDS = 2.5
+_INBOX_INTERVAL_SECONDS = 0.5
 # An open run takes members' events by itself: the sensor need not look at each.
 _SHORTEST_LOOK_SECONDS = 0.05
 
@@ -58,11 +61,20 @@ def _wait_for_work(context: dg.SensorEvaluationContext, opened: Database, databa
             if left <= 0:
                 pause = pause_in_force(opened)
                 return dg.SkipReason(describe(pause) if pause else "没有待办任务")
-            is_woken = bool(list(listener.notifies(timeout=min(left, _LOOK_INTERVAL_SECONDS), stop_after=1)))
-            if is_woken:
-                # Of a burst one look is enough: what comes during it wakes us again.
-                time.sleep(_SHORTEST_LOOK_SECONDS)
-                list(listener.notifies(timeout=0))
+            _wait_for_a_look(listener, min(left, _LOOK_INTERVAL_SECONDS))
+
+
+def _wait_for_a_look(listener: psycopg.Connection[Any], seconds: float) -> None:
+    """Until a notification comes, or an event is in the inbox (of several callers at once only one notifies); for `seconds` at most."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if list(listener.notifies(timeout=min(left, _INBOX_INTERVAL_SECONDS), stop_after=1)):
+            # Of a burst one look is enough: what comes during it wakes us again.
+            time.sleep(_SHORTEST_LOOK_SECONDS)
+            list(listener.notifies(timeout=0))
+            return
+        if events.has_waiting_events(listener):
+            return
 
 
 @dg.sensor(

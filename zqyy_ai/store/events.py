@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import psycopg
+from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 
 from zqyy_ai.store.database import Connection
@@ -43,9 +45,9 @@ def waiting_events(connection: Connection, limit: int, *, largest_bytes: int) ->
     return [InboxEvent(**row) for row in rows]
 
 
-def has_waiting_events(connection: Connection) -> bool:
-    row = connection.execute(named_queries("events")["has_waiting"]).fetchone()
-    return bool(row and row["waiting"])
+def has_waiting_events(connection: psycopg.Connection[Any]) -> bool:
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        return bool(cursor.execute(named_queries("events")["has_waiting"]).fetchone())
 
 
 def mark_handled(connection: Connection, event_id: int, *, trigger_job_id: int | None = None, rejected_reason: str | None = None) -> None:
