@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import socket
 import tempfile
 import urllib.request
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import psutil
+import psycopg
 
 from zqyy_ai.devkit import demo_data
 from zqyy_ai.devkit.processes import StopSignals
@@ -74,6 +78,12 @@ class Emulator:
             total: dict[str, int] = json.load(answer)["total"]
         return total
 
+    def last_calls(self) -> list[dict[str, Any]]:
+        """The newest calls (some fifty of them), newest first: `number`, `prompt`, `received_at` and more."""
+        with urllib.request.urlopen(f"{self.url}/control/prompts", timeout=30) as answer:
+            calls: list[dict[str, Any]] = json.load(answer)
+        return calls
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -82,6 +92,40 @@ class Stage:
     environment: dict[str, str]
     business_date: date
     stack: RunningStack
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        """What the application's database says, waited for while it is away."""
+        return self.database.patiently(lambda connection: connection.execute(query.encode()).fetchall())
+
+    def number(self, query: str) -> int:
+        return int(next(iter(self.rows(query)[0].values())))
+
+    def execute(self, statement: str) -> None:
+        """At once, outside the pool."""
+        with psycopg.connect(self.stack.database_url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def sites(self) -> list[int]:
+        return [row["site_id"] for row in self.rows("SELECT site_id FROM biz.sites WHERE is_active ORDER BY site_id")]
+
+    def runs_under_way(self) -> dict[str, str]:
+        """Dagster's runs that have not ended: run id and status, the oldest first."""
+        with psycopg.connect(self.environment["ZQYY_DAGSTER_DATABASE_URL"], autocommit=True) as connection:
+            return dict(
+                connection.execute(
+                    "SELECT run_id, status FROM runs WHERE status IN ('QUEUED', 'NOT_STARTED', 'STARTING', 'STARTED', 'CANCELING') ORDER BY id"
+                ).fetchall()
+            )
+
+    def run_pids(self) -> list[int]:
+        """The processes of the runs under way, which the launcher names in their event logs, in the order of their launch."""
+        with psycopg.connect(self.environment["ZQYY_DAGSTER_DATABASE_URL"], autocommit=True) as connection:
+            events = connection.execute(
+                "SELECT event FROM event_logs JOIN runs USING (run_id)"
+                " WHERE runs.status IN ('STARTING', 'STARTED') AND dagster_event_type = 'ENGINE_EVENT' ORDER BY event_logs.id"
+            ).fetchall()
+        found = [int(match.group(1)) for (event,) in events if (match := re.search(r"[Ss]tarted process for run \(pid: (\d+)\)", event))]
+        return [pid for pid in found if psutil.pid_exists(pid)]
 
     def launch(self, first_key: str, last_key: str) -> str:
         """Launches a run of `prewarm_site` on a range of partitions, as the UI does; returns its id."""
@@ -139,7 +183,3 @@ def _free_ports() -> dict[str, str]:
             ports[names[len(ports)]] = str(port)
     return ports
 
-
-def rows(database: Database, query: bytes) -> list[dict[str, Any]]:
-    with database.autocommit() as connection:
-        return connection.execute(query).fetchall()

@@ -11,13 +11,17 @@ _REMEMBER = """
 DO $$
 DECLARE
     snapshot text := current_setting('zqyy_tests.snapshot');
-    name text;
+    found record;
     statements text := '';
 BEGIN
     EXECUTE format('CREATE SCHEMA %I', snapshot);
-    FOR name IN SELECT relname FROM pg_class WHERE relnamespace = 'biz'::regnamespace AND relkind = 'r' AND relname <> 'zqyy_ai_version' LOOP
-        EXECUTE format('CREATE TABLE %1$I.%2$I AS TABLE biz.%2$I', snapshot, name);
-        statements := statements || format('DELETE FROM biz.%2$I; INSERT INTO biz.%2$I SELECT * FROM %1$I.%2$I;', snapshot, name);
+    FOR found IN
+        SELECT nspname AS home, relname AS name FROM pg_class JOIN pg_namespace home ON home.oid = relnamespace
+        WHERE relkind = 'r' AND (nspname IN ('biz', 'demo_dws') OR relname = 'member_retention_clue') AND relname <> 'zqyy_ai_version'
+    LOOP
+        EXECUTE format('CREATE TABLE %1$I.%2$I AS TABLE %3$I.%4$I', snapshot, found.home || '.' || found.name, found.home, found.name);
+        statements := statements || format('DELETE FROM %3$I.%4$I; INSERT INTO %3$I.%4$I SELECT * FROM %1$I.%2$I;',
+                                           snapshot, found.home || '.' || found.name, found.home, found.name);
     END LOOP;
     EXECUTE format('CREATE FUNCTION %I.restore() RETURNS void LANGUAGE sql AS %L', snapshot, statements);
 END
@@ -26,7 +30,7 @@ $$;
 
 
 def remember(database: Database, snapshot: str = "before_tests") -> None:
-    """Keeps the rows of all our tables under a name, for `restore`."""
+    """Keeps the rows of all our tables, of the demo warehouse and of the clues under a name, for `restore`."""
     with database.transaction() as connection:
         connection.execute("SELECT set_config('zqyy_tests.snapshot', %s, true)", [snapshot])
         connection.execute(_REMEMBER)

@@ -8,6 +8,8 @@ import pytest
 from zqyy_ai.devkit.emulator import running_emulator
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.store.database import Connection, Database
+from zqyy_ai_tests.conftest import fresh_database, template_database
+from zqyy_ai_tests.engine.member_bench import DEMO_TEMPLATE, MemberBench, fill
 from zqyy_ai_tests.engine.workbench import EmulatorControl, EngineMaker, engine_on
 from zqyy_ai_tests.restored_database import remember, restore
 
@@ -62,3 +64,39 @@ def make_engine(database: Database, emulator: EmulatorControl) -> Iterator[Engin
 @pytest.fixture
 def engine(make_engine: EngineMaker) -> Engine:
     return make_engine()
+
+
+@pytest.fixture(scope="session")
+def demo_template(server_url: str, migrated_template: str) -> str:
+    """Name of the template database with demo members."""
+    return template_database(server_url, DEMO_TEMPLATE, fill, migrated_template)
+
+
+@pytest.fixture(scope="module")
+def module_demo_database(server_url: str, demo_template: str) -> Iterator[Database]:
+    with fresh_database(server_url, demo_template) as url, Database(url, max_connections=16) as opened:
+        remember(opened)
+        yield opened
+
+
+@pytest.fixture
+def bench(module_demo_database: Database, emulator: EmulatorControl) -> Iterator[MemberBench]:
+    """The module's database with demo members, and its emulator, as they were at their start."""
+    restore(module_demo_database)
+    with (
+        module_demo_database.autocommit() as connection,
+        contextlib.closing(MemberBench(module_demo_database, emulator, connection)) as bench,
+    ):
+        yield bench
+
+
+@pytest.fixture
+def own_bench(server_url: str, demo_template: str, emulator: EmulatorControl) -> Iterator[MemberBench]:
+    """The same with a database of the test's own, for who changes the schema."""
+    with (
+        fresh_database(server_url, demo_template) as url,
+        Database(url, max_connections=16) as opened,
+        opened.autocommit() as connection,
+        contextlib.closing(MemberBench(opened, emulator, connection)) as bench,
+    ):
+        yield bench

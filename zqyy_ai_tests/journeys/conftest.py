@@ -18,6 +18,7 @@ from zqyy_ai.store.events import lock_intake
 from zqyy_ai_tests.journeys.stack import Home, Stack, await_nobody
 
 SITES = 18
+MEMBERS = 60
 # Stopping takes its ten seconds of grace when a run is in progress.
 GONE_SECONDS = 15.0
 
@@ -106,7 +107,7 @@ def fill_warehouse(stack: Stack) -> None:
     """Data through the business date, so that every window has some; all sites closed, and no prewarm that nobody asked for."""
     stack.sql("UPDATE biz.trigger_jobs SET status = 'disabled' WHERE job_type IN ('ai_dws_prewarm', 'ai_dws_completed')")
     until = business_date_at(SystemClock().now()).isoformat()
-    filled = stack.run("demo-data", "--sites", str(SITES), "--until", until)
+    filled = stack.run("demo-data", "--sites", str(SITES), "--members", str(MEMBERS), "--until", until)
     assert filled.returncode == 0, filled.stderr
     with psycopg.connect(stack.database_url, row_factory=dict_row) as connection:
         # Under the intake's lock no tick is between finding these loads and refusing them.

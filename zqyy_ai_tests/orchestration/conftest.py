@@ -11,12 +11,14 @@ import pytest
 
 from zqyy_ai.devkit import demo_data
 from zqyy_ai.devkit.emulator import EmulatorConfig, RunningEmulator, running_emulator
+from zqyy_ai.domain.apps import APPS
 from zqyy_ai.domain.business_clock import SystemClock, business_date_at
 from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME
 from zqyy_ai.store.database import Database
 from zqyy_ai_tests.conftest import fresh_database, template_database
 
 SITES = (1001, 1002)
+MEMBERS_PER_SITE = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,11 @@ def today() -> date:
 
 @pytest.fixture(scope="session")
 def demo_template(server_url: str, migrated_template: str, today: date) -> str:
-    """Name of a template database with the demo warehouse of two sites, loaded through yesterday."""
+    """Name of a template database with the demo warehouse of two sites and their members, loaded through yesterday."""
     return template_database(
         server_url,
         "zqyy_demo",
-        lambda url: demo_data.fill(url, sites=len(SITES), days=400, until=today - timedelta(days=1)),
+        lambda url: demo_data.fill(url, sites=len(SITES), days=400, members=MEMBERS_PER_SITE, until=today - timedelta(days=1)),
         source=migrated_template,
     )
 
@@ -96,11 +98,12 @@ def staged(application_url: str, dagster_url: str, dagster_home: str, today: dat
             "ZQYY_DAGSTER_STORAGE_URL": storage_url(dagster_url),
             "DASHSCOPE_API_KEY": "emulator",
             "DASHSCOPE_HTTP_BASE_URL": emulator.base_url,
-            "ZQYY_APP_ID_2_FINANCE": "emulator-app2-finance",
-            "ZQYY_APP_ID_2A_FINANCE_AREA": "emulator-app2a-finance-area",
+            **{app.app_id_setting: f"emulator-{app.app_type.value.replace('_', '-')}" for app in APPS.values()},
             # Two rounds of one site within a test are not the rate limit's business.
             "ZQYY_SITE_CALLS_BURST": "1000",
             "ZQYY_LEASE_SECONDS": "2",
+            # A test waits for the end of the run that takes events.
+            "ZQYY_EVENT_RUN_IDLE_SECONDS": "0.5",
         }
         for name, value in environment.items():
             monkeypatch.setenv(name, value)

@@ -174,7 +174,7 @@ def test_the_result_is_a_table_with_a_row_for_each_kind(stage: Stage) -> None:
     table = table_of(run_job(stage))
 
     assert table["实时事件"]["已删除"] == 3
-    assert len(table) == 12
+    assert len(table) == 13
 
 
 def test_a_failure_is_red_leaves_dagsters_part_done_and_raises_an_alert_that_the_next_good_run_resolves(stage: Stage) -> None:

@@ -15,6 +15,7 @@ from zqyy_ai.orchestration.partitions import SITE_PARTITIONS_NAME, range_of_site
 from zqyy_ai.orchestration.resources import DatabaseResource
 from zqyy_ai.orchestration.run_requests import runs_wanted
 from zqyy_ai.orchestration.schedules import ai_dws_prewarm
+from zqyy_ai.settings import load_settings
 from zqyy_ai.store import alerts, trigger_jobs
 from zqyy_ai.store.alerts import Alert, AlertType
 from zqyy_ai_tests.orchestration.conftest import SITES, Stage
@@ -28,6 +29,10 @@ def sensor_context(stage: Stage, definition: dg.SensorDefinition) -> dg.SensorEv
 def requests_of(evaluated: object) -> list[dg.RunRequest]:
     assert isinstance(evaluated, dg.SensorResult)
     return list(evaluated.run_requests or [])
+
+
+def wanted_runs(stage: Stage) -> list[dg.RunRequest]:
+    return runs_wanted(stage.database, stage.instance, SystemClock(), load_settings())
 
 
 def sites_of_jobs(stage: Stage) -> list[int]:
@@ -76,30 +81,30 @@ def test_an_event_fired_while_the_sensor_waits_is_answered_at_once(stage: Stage)
 def test_a_job_is_asked_for_once_by_two_ticks(stage: Stage) -> None:
     request_prewarm(stage.database, 1001)
 
-    assert len(runs_wanted(stage.database, stage.instance, SystemClock())) == 1
-    assert runs_wanted(stage.database, stage.instance, SystemClock()) == []
+    assert len(wanted_runs(stage)) == 1
+    assert wanted_runs(stage) == []
 
 
 def test_no_run_is_asked_for_during_a_pause_and_at_once_after_it(stage: Stage) -> None:
     request_prewarm(stage.database, SITES[0])
     pause_calls(stage.database, reason="核对账单", by="王店长")
-    assert runs_wanted(stage.database, stage.instance, SystemClock()) == []
+    assert wanted_runs(stage) == []
     resume_calls(stage.database, by="王店长")
-    assert len(runs_wanted(stage.database, stage.instance, SystemClock())) == 1
+    assert len(wanted_runs(stage)) == 1
 
 
 def test_a_job_that_comes_between_a_request_and_its_run_asks_for_no_second_run(stage: Stage) -> None:
     """Dagster shows a run only some time after it was asked for; whatever waits for the site is that run's."""
     request_prewarm(stage.database, 1001)
-    assert len(runs_wanted(stage.database, stage.instance, SystemClock())) == 1
+    assert len(wanted_runs(stage)) == 1
     request_prewarm(stage.database, 1001)
 
-    assert runs_wanted(stage.database, stage.instance, SystemClock()) == []
+    assert wanted_runs(stage) == []
 
 
 def test_no_run_is_asked_for_while_one_of_the_site_is_under_way(stage: Stage) -> None:
     request_prewarm(stage.database, 1001)
-    (wanted,) = runs_wanted(stage.database, stage.instance, SystemClock())
+    (wanted,) = wanted_runs(stage)
     stage.instance.create_run_for_job(
         job_def=dg.JobDefinition(name="stand_in", graph_def=dg.GraphDefinition(name="stand_in")),
         tags=dict(wanted.tags),
@@ -107,13 +112,13 @@ def test_no_run_is_asked_for_while_one_of_the_site_is_under_way(stage: Stage) ->
     )
     request_prewarm(stage.database, 1001)
 
-    assert runs_wanted(stage.database, stage.instance, SystemClock()) == []
+    assert wanted_runs(stage) == []
 
 
 def claimed_by_a_run(stage: Stage, *, seconds_ago: int) -> dg.DagsterRun:
     """A run that Dagster takes for alive, and the job that it claimed; both have not moved since."""
     request_prewarm(stage.database, 1001)
-    (wanted,) = runs_wanted(stage.database, stage.instance, SystemClock())
+    (wanted,) = wanted_runs(stage)
     run = stage.instance.create_run_for_job(
         job_def=dg.JobDefinition(name="stand_in", graph_def=dg.GraphDefinition(name="stand_in")),
         tags=dict(wanted.tags),
@@ -142,7 +147,7 @@ def test_a_run_that_died_with_its_code_server_is_ended_and_its_job_asked_for_aga
     sensors.reaper(sensor_context(stage, sensors.reaper))
 
     assert status_of(stage, run) is dg.DagsterRunStatus.FAILURE
-    assert len(runs_wanted(stage.database, stage.instance, SystemClock())) == 1
+    assert len(wanted_runs(stage)) == 1
 
 
 def test_the_job_of_a_run_that_dagster_found_dead_is_asked_for_again_in_the_same_tick(stage: Stage) -> None:
@@ -160,7 +165,7 @@ def test_a_run_whose_lease_holds_is_left_alone(stage: Stage) -> None:
     sensors.reaper(sensor_context(stage, sensors.reaper))
 
     assert status_of(stage, run) is dg.DagsterRunStatus.STARTED
-    assert runs_wanted(stage.database, stage.instance, SystemClock()) == []
+    assert wanted_runs(stage) == []
 
 
 def test_a_run_that_has_just_given_its_job_back_may_end_by_itself(stage: Stage) -> None:
@@ -179,7 +184,7 @@ def test_the_etl_sensor_turns_each_finished_load_into_one_job_a_site(stage: Stag
 
     assert isinstance(first, dg.SkipReason) and isinstance(again, dg.SkipReason)
     assert sites_of_jobs(stage) == list(SITES)
-    assert len(runs_wanted(stage.database, stage.instance, SystemClock())) == len(SITES)
+    assert len(wanted_runs(stage)) == len(SITES)
 
 
 def test_sites_follow_the_table_as_partitions(stage: Stage) -> None:
@@ -201,7 +206,7 @@ def test_the_schedule_says_when_it_is_due_next(stage: Stage) -> None:
 
 def test_when_due_the_schedule_makes_one_job_of_each_site_not_prewarmed_today(stage: Stage) -> None:
     request_prewarm(stage.database, 1001)
-    runs_wanted(stage.database, stage.instance, SystemClock())
+    wanted_runs(stage)
     make_due(stage)
     schedule_tick(stage)
     make_due(stage)
@@ -218,7 +223,7 @@ def test_a_missed_fire_happens_once(stage: Stage) -> None:
     schedule_tick(stage)
 
     assert sites_of_jobs(stage) == list(SITES)
-    assert len(runs_wanted(stage.database, stage.instance, SystemClock())) == len(SITES)
+    assert len(wanted_runs(stage)) == len(SITES)
 
 
 def test_alerts_are_delivered_by_a_sensor_of_their_own(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

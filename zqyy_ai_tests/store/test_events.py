@@ -110,13 +110,27 @@ def test_two_callers_never_wait_for_each_other(database: Database) -> None:
         assert events.fire(second, EventName.DWS_COMPLETED, {"site_id": 1001}) is not None
 
 
-def test_events_of_chains_that_are_not_built_yet_do_not_count_as_waiting(connection: Connection) -> None:
-    for name in ("ai_consumption_settled", "ai_note_created", "ai_task_assigned"):
-        events.fire(connection, name, {"site_id": 1001})
+def test_events_of_every_name_wait_oldest_first_until_they_are_handled(connection: Connection) -> None:
     assert not events.has_waiting_events(connection)
-    event_id = events.fire(connection, EventName.DWS_COMPLETED, {"site_id": 1001})
+    names = (*EventName, "no_such_event")
+    ids = [events.fire(connection, name, {"site_id": 1001}) for name in names]
     assert events.has_waiting_events(connection)
-    assert [event.id for event in events.waiting_events(connection, 10, largest_bytes=1000)] == [event_id]
+    waiting = events.waiting_events(connection, 10, largest_bytes=1000)
+    assert [(event.id, event.event_name) for event in waiting] == list(zip(ids, names, strict=True))
+    assert [event.id for event in events.waiting_events(connection, 2, largest_bytes=1000)] == ids[:2]
+
+
+def test_a_payload_above_the_limit_stays_where_it_is(connection: Connection) -> None:
+    events.fire(connection, EventName.NOTE_CREATED, {"note_content": "长" * 1000})
+    [waiting] = events.waiting_events(connection, 10, largest_bytes=1000)
+    assert waiting.payload_text is None and (waiting.payload_bytes or 0) > 3000
+
+
+def test_many_events_are_marked_with_their_jobs_at_once(connection: Connection) -> None:
+    ids = [events.fire(connection, EventName.CONSUMPTION_SETTLED, {}) or 0 for _ in range(3)]
+    events.mark_all_handled(connection, [(ids[0], 7), (ids[2], 8)])
+    rows = connection.execute("SELECT id, trigger_job_id FROM biz.ai_events WHERE handled_at IS NOT NULL ORDER BY id").fetchall()
+    assert [(row["id"], row["trigger_job_id"]) for row in rows] == [(ids[0], 7), (ids[2], 8)]
 
 
 def test_a_handled_event_waits_no_longer(connection: Connection) -> None:

@@ -28,15 +28,15 @@ CREATE TABLE biz.ai_event_runs (
 );
 CREATE INDEX ai_event_runs_open_idx ON biz.ai_event_runs (lease_expires_at) WHERE closed_at IS NULL;
 
--- A full notification queue would fail the caller's commit. And commits with a notification wait for one another, one flush each, by which
--- a short lock_timeout fails many of them: of callers at once, one notifies. Who waits for work looks by itself, a second later.
+-- A full notification queue would fail the caller's commit. And commits with a notification wait for one another, one flush each: of callers
+-- at once, one notifies, and none that would not wait (lock_timeout). Who waits for work looks into the inbox by itself, moments later.
 CREATE OR REPLACE FUNCTION biz.fire_ai_event(event_name text, payload jsonb) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
     event_id bigint;
 BEGIN
     INSERT INTO biz.ai_events (event_name, payload) VALUES (fire_ai_event.event_name, fire_ai_event.payload) RETURNING id INTO event_id;
-    IF pg_notification_queue_usage() < 0.5 AND pg_try_advisory_xact_lock(720410100203) THEN
+    IF pg_notification_queue_usage() < 0.5 AND current_setting('lock_timeout') = '0' AND pg_try_advisory_xact_lock(720410100203) THEN
         PERFORM pg_notify('zqyy_ai_work', '');
     END IF;
     RETURN event_id;
