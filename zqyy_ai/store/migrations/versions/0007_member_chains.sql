@@ -36,7 +36,7 @@ DECLARE
     event_id bigint;
 BEGIN
     INSERT INTO biz.ai_events (event_name, payload) VALUES (fire_ai_event.event_name, fire_ai_event.payload) RETURNING id INTO event_id;
-    IF pg_notification_queue_usage() < 0.5 AND current_setting('lock_timeout') = '0' AND pg_try_advisory_xact_lock(720410100203) THEN
+    IF pg_notification_queue_usage() < 0.5 AND current_setting('lock_timeout') = '0' AND pg_try_advisory_xact_lock(720410100204) THEN
         PERFORM pg_notify('zqyy_ai_work', '');
     END IF;
     RETURN event_id;
