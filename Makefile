@@ -23,7 +23,7 @@ INSTALL := $(UV) pip install --quiet --python $(VENV)/bin/python
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo    安装并启动整套服务，生成演示数据，通过 Dagster 预热一家门店（ONCE=1：完成后退出）'
+	@echo 'make demo    安装并启动整套服务，生成演示数据，通过 Dagster 预热一家门店，并播放会员事件（ONCE=1：完成后退出）'
 	@echo 'make dev     安装并启动整套服务'
 	@echo 'make test    安装并运行测试'
 	@echo 'make check   代码检查、类型、模块边界与测试（与 CI 相同）'

@@ -240,7 +240,9 @@ class _Intake:
             return IntakeCount()
         by_key: dict[str, list[_Standing]] = {}
         for job in trigger_jobs.standing_jobs(self.connection, {event.key for event in wanted}):
-            mergeable = job.status is JobStatus.PENDING and not job.is_forced
+            # One that was begun and sent back takes its own answers again, whatever the data say now.
+            has_begun = job.attempt > 0 or job.sent_back_count > 0
+            mergeable = job.status is JobStatus.PENDING and not job.is_forced and not has_begun
             by_key.setdefault(job.dedup_key or "", []).append(_Standing(mergeable, job_id=job.id))
         new: list[NewJob] = []
         taken: list[tuple[int, _Standing]] = []

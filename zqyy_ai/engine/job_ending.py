@@ -19,7 +19,7 @@ from zqyy_ai.store import trigger_jobs, triggers
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.trigger_jobs import TriggerJob
 
-# A step that fails for a passing cause is tried again in so many rounds; refusals by a guard count as none.
+# A job whose steps fail for a passing cause comes back so often, and without a bound while a breaker is open: an outage is not its fault.
 MOST_FAILED_ROUNDS = 5
 _LEFT = "运行进程被停止,等待重新执行"
 
@@ -61,7 +61,7 @@ def ending_of(chain: MemberChain, *, now: datetime, is_any_held: Callable[[], bo
 def _back(chain: MemberChain, bad: list[StepResult], *, now: datetime, is_any_held: Callable[[], bool]) -> GoesBack | None:
     job = chain.work.job
     is_failing = all(result.status is StepStatus.FAILED for result in bad if result.retry_at is not None)
-    if not (is_failing and job.sent_back_count >= MOST_FAILED_ROUNDS):
+    if not is_failing or job.sent_back_count < MOST_FAILED_ROUNDS or is_any_held():
         moment = moment_to_go_on(bad, job, now=now, is_any_held=is_any_held)
         if moment is not None:
             return GoesBack(moment, _summary(chain))

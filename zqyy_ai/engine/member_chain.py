@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 CHAIN_CLAIM = "member_chain"
 GIVEN_UP = "本任务的上一轮已失败,不再重复调用;需要时请重试该任务"
 _AFTER_DATABASE_TROUBLE = timedelta(seconds=5)
+# Of the time of a chain, or of a step where that is shorter: with less left no step begins, for it would be paid and cut off.
+_LEAST_TIME_OF_A_STEP = 1 / 3
 _NO_ROOM_PAUSES_SECONDS = (1.0, 2.0, *(4.0,) * 7)
 
 
@@ -142,7 +144,9 @@ def _assistants(payload: dict[str, Any], *, is_event: bool) -> tuple[int, ...] |
 
 
 def _clue_source(event_type: EventType, payload: dict[str, Any]) -> ClueSource:
-    is_note = event_type is EventType.NOTE_CREATED or payload.get("clue_source") == ClueSource.NOTE
+    """Outside the events' chains the job may say so."""
+    says_note = event_type not in CHAINS and payload.get("clue_source") == ClueSource.NOTE
+    is_note = event_type is EventType.NOTE_CREATED or says_note
     return ClueSource.NOTE if is_note else ClueSource.CONSUMPTION
 
 
@@ -269,7 +273,8 @@ class MemberChain:
         code = self.work.given_up.get(step.name)
         if code is not None:
             return StepResult(StepStatus.FAILED, error_code=code, error_message=GIVEN_UP)
-        if self._seconds_left <= 0:
+        settings = self._engine.settings
+        if self._seconds_left < min(settings.chain_timeout_seconds, settings.step_timeout_seconds) * _LEAST_TIME_OF_A_STEP:
             return StepResult(
                 StepStatus.REFUSED,
                 error_code="chain_timeout",

@@ -12,8 +12,6 @@ _SHORTEST = timedelta(seconds=60)
 _LONGEST = timedelta(minutes=30)
 # After trouble of our own database, which is over sooner than somebody else's.
 _SHORTEST_AFTER_DATABASE_TROUBLE = timedelta(seconds=5)
-# Refusals that end with a breaker.
-_HELD = ("circuit_open", "rate_limited")
 _OF_OUR_DATABASE = ("database_lost", "log_unwritable")
 # The process was told to stop, or the chain's time was over: the next round may begin at once.
 _UNFINISHED = ("stopped", "chain_timeout")
@@ -35,7 +33,7 @@ def moment_to_go_on(bad: Sequence[StepResult], job: TriggerJob, *, now: datetime
     if call_pauses.REFUSAL in codes or codes <= set(_UNFINISHED):
         # Nobody asks for a run while a pause lasts, so the job may go on as soon as it ends.
         return now
-    if codes <= set(_HELD) and not is_any_held():
+    if all(result.is_held for result in bad) and not is_any_held():
         # This very run's probe may have shown that it is over, just after the others were refused.
         return now
     shortest = _SHORTEST_AFTER_DATABASE_TROUBLE if codes <= set(_OF_OUR_DATABASE) else _SHORTEST

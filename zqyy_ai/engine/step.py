@@ -118,7 +118,7 @@ class StepRequest:
 class StepResult:
     """How a step ended. `calls` and `tokens` count every POST of the step and what it was charged; the rest is of the successful one.
 
-    `retry_at` is set when time cures what went wrong.
+    `retry_at` is set when time cures what went wrong. `is_held`: refused by a hold (breaker, account, throttling), which a probe ends.
     """
 
     status: StepStatus
@@ -135,6 +135,7 @@ class StepResult:
     error_code: str | None = None
     error_message: str | None = None
     retry_at: datetime | None = None
+    is_held: bool = False
 
 
 class ModelClient(Protocol):
@@ -683,6 +684,7 @@ class GuardedStep:
             error_message=str(refusal),
             # A call that is larger than a whole budget is for no time to cure.
             retry_at=refusal.retry_at or (None if refusal.reason.startswith("budget_exceeded") else self._in(seconds=60)),
+            is_held=refusal.has_own_alert,
         )
 
     def _failed(self, request: StepRequest, ended: _CallEnded, calls: int, tokens: int) -> StepResult:

@@ -31,7 +31,10 @@ WHERE dedup_key = ANY(%(dedup_keys)s) AND status IN ('pending', 'running', 'comp
 ORDER BY id
 
 -- name: count_duplicates
-UPDATE biz.ai_trigger_jobs SET duplicate_count = duplicate_count + %(events)s, last_event_at = clock_timestamp() WHERE id = %(job_id)s
+-- What had failed for good is asked again, as for loads.
+UPDATE biz.ai_trigger_jobs
+SET duplicate_count = duplicate_count + %(events)s, last_event_at = clock_timestamp(), payload = coalesce(payload, '{}') - 'given_up'
+WHERE id = %(job_id)s
 
 -- name: count_duplicate
 UPDATE biz.ai_trigger_jobs
@@ -111,7 +114,8 @@ SELECT EXISTS (
         SELECT FROM biz.ai_trigger_jobs job
         WHERE job.site_id = site.site_id AND job.status = 'pending' AND job.event_type <> 'dws_completed' AND job.dedup_key IS NOT NULL
           AND NOT job.is_own_run AND (job.not_before IS NULL OR job.not_before <= clock_timestamp())
-        LIMIT 1
+        -- In the queue's order, or a site without any would be looked for in the whole table.
+        ORDER BY job.priority DESC, job.id LIMIT 1
     ) AS waiting
     WHERE coalesce(site.is_active, true)
 ) AS waiting
