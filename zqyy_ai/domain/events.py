@@ -46,8 +46,8 @@ CHAINS: dict[EventType, tuple[AppType, ...]] = {
 # The applications whose partitions are members, in the order in which each finds what it needs of the others.
 MEMBER_APPS = (AppType.CLUE, AppType.NOTE, AppType.CONSOLIDATION, AppType.CUSTOMER, *ASSISTANT_APPS)
 FINANCE_CHAIN = "app2"
-# The names of what members' events become, and what they start from.
-EVENT_NAMES: dict[EventType, EventName] = {event_type: name for name, event_type in EVENT_TYPES.items()}
+# By the type of a job, as its row has it: the event that it started from. Jobs that no event starts have none.
+EVENT_NAMES: dict[str, EventName] = {event_type: name for name, event_type in EVENT_TYPES.items()}
 
 
 def chain_text(apps: tuple[AppType, ...]) -> str:
@@ -159,8 +159,23 @@ def _id(payload: dict[str, Any], name: str, *, is_needed: bool) -> int | None:
             raise ValueError(f"缺少 {name}")
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
-        raise ValueError(f"{name} 必须是正整数,收到 {value!r}"[:200])
+        # Never the value itself: what stands in the wrong field may be somebody's phone number, and this goes to logs and webhooks.
+        raise ValueError(f"{name} 必须是正整数,收到的是{_kind_of(value)}")
     return value
+
+
+def _kind_of(value: Any) -> str:
+    match value:
+        case bool():
+            return "布尔值"
+        case int() | float():
+            return "超出范围的数或小数"
+        case str():
+            return "字符串"
+        case list():
+            return "数组"
+        case _:
+            return "对象"
 
 
 def _optional_text(payload: dict[str, Any], name: str) -> str | None:

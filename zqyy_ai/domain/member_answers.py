@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
 from zqyy_ai.domain.answers import Answer
 from zqyy_ai.domain.apps import AppType
@@ -197,15 +197,3 @@ _MODELS: dict[AppType, type[Answer]] = {
 def answer_model_of(app_type: AppType) -> type[Answer]:
     """The output model of App3–App8. Raises KeyError for the finance applications, whose model is `FinanceAnswer`."""
     return _MODELS[app_type]
-
-
-def plain_clues(result: dict[str, Any]) -> list[Clue]:
-    """The clues in a cached result of any age and writer; what is not a clue is left out."""
-    entries = result.get("clues")
-    clues: list[Clue] = []
-    for entry in entries if isinstance(entries, list) else ():
-        try:
-            clues.append(Clue.model_validate(entry))
-        except ValidationError:
-            continue
-    return clues

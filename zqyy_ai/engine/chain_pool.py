@@ -1,7 +1,7 @@
-"""Chains side by side, a step at a time: threads that take whichever step is next, the more urgent first and the sites in turn.
+"""Chains side by side, a step at a time: threads that take whichever step is next, the sites in turn.
 
 A chain gives its thread back after each step, so that a site whose first event comes while another one's thousands are at work waits for one
-step to end, not for a chain. Within a site, chains that have begun go on before others begin. What comes of the steps is taken by one
+step to end, not for a chain. Within a site the more urgent come first, and chains that have begun go on before others begin. What comes of the steps is taken by one
 consumer (`take`). A chain that may not begin yet, because another one of its member is under way, is looked at again a little later.
 """
 
@@ -37,8 +37,9 @@ class ChainPool:
         self._stopping = stopping
         self._after_step = after_step
         self._changed = threading.Condition()
-        # By priority, then by site: the first site of the order is the next in turn.
-        self._ready: dict[int, OrderedDict[int, deque[MemberChain]]] = {}
+        # By site, then by priority: the first site of the order is the next in turn.
+        self._ready: OrderedDict[int, dict[int, deque[MemberChain]]] = OrderedDict()
+        self._ready_count = 0
         self._later: list[tuple[float, int, MemberChain]] = []
         self._numbers = itertools.count()
         self._open: set[MemberChain] = set()
@@ -75,25 +76,35 @@ class ChainPool:
         with self._changed:
             return list(self._open - self._in_a_step)
 
-    def open_by_site(self) -> dict[int, int]:
+    def open_by_site(self, least_priority: int) -> dict[int, int]:
+        """How many open chains of `least_priority` or above each site has."""
         with self._changed:
-            return dict(Counter(chain.site_id for chain in self._open))
+            return dict(Counter(chain.site_id for chain in self._open if chain.priority >= least_priority))
 
-    def close(self) -> None:
-        """Begins no further step and waits for those under way."""
+    def stop(self) -> list[MemberChain]:
+        """Begins no further step; returns the open chains that are in none. Those may be ended at once."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+            return list(self._open - self._in_a_step)
+
+    def close(self) -> None:
+        """Begins no further step and waits for those under way."""
+        self.stop()
         for thread in self._threads:
             thread.join()
 
     def _put(self, chain: MemberChain, *, first: bool) -> None:
-        chains = self._ready.setdefault(chain.priority, OrderedDict()).setdefault(chain.site_id, deque())
+        chains = self._ready.setdefault(chain.site_id, {}).setdefault(chain.priority, deque())
         if first:
             chains.appendleft(chain)
+            # It comes from a step: the site has just had its turn.
+            self._ready.move_to_end(chain.site_id)
         else:
             chains.append(chain)
-        if self._idle_threads == 0 and len(self._threads) < self._most_threads:
+        self._ready_count += 1
+        # A thread that was notified counts as idle until it has come back to the lock.
+        if self._ready_count > self._idle_threads and len(self._threads) < self._most_threads:
             thread = threading.Thread(target=self._work, name="zqyy-ai chain", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -133,17 +144,25 @@ class ChainPool:
                 now = time.monotonic()
                 while self._later and self._later[0][0] <= now:
                     self._put(heapq.heappop(self._later)[2], first=False)
-                for priority in sorted(self._ready, reverse=True):
-                    by_site = self._ready[priority]
-                    if by_site and not self._stopping.is_set():
-                        site_id, chains = next(iter(by_site.items()))
-                        chain = chains.popleft()
-                        by_site.move_to_end(site_id)
-                        if not chains:
-                            del by_site[site_id]
-                        self._in_a_step.add(chain)
-                        return chain
+                if self._ready and not self._stopping.is_set():
+                    chain = self._first_ready()
+                    self._in_a_step.add(chain)
+                    return chain
                 self._idle_threads += 1
                 self._changed.wait(max(0.0, self._later[0][0] - now) if self._later else None)
                 self._idle_threads -= 1
             return None
+
+    def _first_ready(self) -> MemberChain:
+        """The most urgent chain of the site whose turn it is."""
+        site_id, by_priority = next(iter(self._ready.items()))
+        priority = max(by_priority)
+        chain = by_priority[priority].popleft()
+        if not by_priority[priority]:
+            del by_priority[priority]
+        if by_priority:
+            self._ready.move_to_end(site_id)
+        else:
+            del self._ready[site_id]
+        self._ready_count -= 1
+        return chain

@@ -23,7 +23,7 @@ from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool
 from zqyy_ai.engine.intake import take_in
-from zqyy_ai.engine.job_ending import ending_of, tell_of_end, write_ending
+from zqyy_ai.engine.job_ending import ending_of, left, tell_of_end, write_ending
 from zqyy_ai.engine.member_chain import MemberChain, StepOutcome, work_of_job
 from zqyy_ai.guards.call_pauses import pause_in_force
 from zqyy_ai.store import event_runs, events, sites, trigger_jobs
@@ -75,10 +75,10 @@ class EventRun:
                 taken = self._pool.take(_TAKE_SECONDS)
                 if isinstance(taken, ChainEnded):
                     self._end(taken.chain)
-                    if self._may_wait_more:
-                        self._claim()
+                    self._claim_more()
                 elif taken is not None:
                     yield taken
+                self._touch()
         finally:
             self._stop()
 
@@ -94,17 +94,29 @@ class EventRun:
         self._engine.database.write_surely(lambda connection: event_runs.close_run(connection, self._run_id))
 
     def _stop(self) -> None:
-        """However the run ends: nothing is held any more when it has ended."""
+        """However the run ends: nothing is held any more when it has ended.
+
+        Others take over at once: the run is closed before its calls under way end, and what waits in it goes back before that too.
+        """
         self._is_taking = False
         if not self._is_closed.is_set():
             self._engine.worker.stopping.set()
         self._is_closed.set()
         self._feeder.join()
-        self._pool.close()
-        for chain in self._pool.open_chains:
-            self._end(chain)
-        self._engine.step.write_late_log_ends()
         self._close()
+        self._leave(self._pool.stop())
+        self._pool.close()
+        self._leave(self._pool.open_chains)
+        self._engine.step.write_late_log_ends()
+
+    def _leave(self, chains: list[MemberChain]) -> None:
+        """Their jobs go back, also where the chain is over: what it brought was not told yet, and the next round takes it over."""
+        for chain in chains:
+            try:
+                self._end(chain, is_left=True)
+            except Exception:
+                # Its lease runs out.
+                logger.exception("event_run.job_not_left job=%s", chain.work.job.id)
 
     def _may_close(self) -> bool:
         """Whether the run takes nothing any more. Idle for long enough, it closes and looks once more."""
@@ -116,6 +128,8 @@ class EventRun:
         self._close()
         if self._engine.database.patiently(_has_work):
             self._open()
+            # What is there may be another run's to do next, as the next job of a member whose chain it has under way.
+            self._worked_at = time.monotonic()
             return False
         return True
 
@@ -147,11 +161,13 @@ class EventRun:
                 # A bug in taking must not leave a run that is open and takes nothing.
                 logger.exception("event_run.feeding_failed")
                 self._is_taking = False
+                self._close()
         self._is_closed.set()
 
     def _look(self) -> bool:
         """False when the run takes nothing more."""
-        if not self._is_taking:
+        if not self._is_taking or self._engine.worker.stopping.is_set():
+            self._is_taking = False
             return False
         if not self._engine.database.patiently(lambda connection: event_runs.is_open(connection, self._run_id), in_one_transaction=False):
             # Dagster has given this run up, though its process lives: others do its work, and it sends nothing more.
@@ -165,11 +181,20 @@ class EventRun:
             return False
         take_in(self._engine.database, self._engine.clock, self._engine.runtime_context)
         self._claim()
-        self._touch()
+        self._claim_a_last_attempt()
         if self._may_close():
             self._is_taking = False
             return False
         return True
+
+    def _claim_more(self) -> None:
+        """From the consumer's thread, when a chain has made room. Trouble of the database is for the feeder, which looks again in a moment."""
+        if not self._may_wait_more:
+            return
+        try:
+            self._claim()
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as lost:
+            logger.warning("event_run.claim_interrupted cause=%s", type(lost).__name__)
 
     def _claim(self) -> None:
         """As many jobs as there is room for; a site that holds none gets one in any case, backfills get what is left."""
@@ -180,20 +205,36 @@ class EventRun:
                 # Jobs wait in the queue; the end of the pause wakes this run.
                 self._worked_at = time.monotonic()
                 return
-            held = self._pool.open_by_site()
+            # Backfills under way take no event's place: their steps come after its.
+            held = self._pool.open_by_site(LEAST_EVENT_PRIORITY)
             room = self._threads * _CHAINS_PER_THREAD - sum(held.values())
             if room > 0:
                 jobs = self._claimed(held, most=room, most_of_site=self._threads, least_priority=LEAST_EVENT_PRIORITY)
             else:
                 jobs = self._claimed(held, most=self._threads, most_of_site=1, least_priority=LEAST_EVENT_PRIORITY)
-            spare = self._threads - sum(held.values()) - len(jobs)
+            held = self._pool.open_by_site(LEAST_PRIORITY)
+            spare = self._threads - sum(held.values())
             if spare > 0:
-                for job in jobs:
-                    held[job.site_id] = held.get(job.site_id, 0) + 1
                 jobs += self._claimed(held, most=spare, most_of_site=self._threads, least_priority=LEAST_PRIORITY)
             self._may_wait_more = bool(jobs)
 
-    def _claimed(self, held: dict[int, int], *, most: int, most_of_site: int, least_priority: int) -> list[TriggerJob]:
+    def _claim_a_last_attempt(self) -> None:
+        """What two processes have died with is tried one at a time: it takes no company to its end."""
+        with self._claiming:
+            if self._is_taking and not self._has_last_attempt():
+                self._claimed({}, most=1, most_of_site=1, least_priority=LEAST_PRIORITY, attempts=range(self._last_attempt, 1_000_000))
+
+    @property
+    def _last_attempt(self) -> int:
+        """So many attempts a job has spent that has only one left."""
+        return max(self._engine.settings.job_max_attempts - 1, 1)
+
+    def _has_last_attempt(self) -> bool:
+        return any(chain.work.job.attempt > self._last_attempt for chain in self._pool.open_chains)
+
+    def _claimed(
+        self, held: dict[int, int], *, most: int, most_of_site: int, least_priority: int, attempts: range | None = None
+    ) -> list[TriggerJob]:
         worker = self._engine.worker
         known = {chain.work.job.id for chain in self._pool.open_chains}
         may_be_claimed = False
@@ -212,6 +253,7 @@ class EventRun:
                 most_of_site=most_of_site,
                 least_priority=least_priority,
                 held=held,
+                attempts=attempts or range(self._last_attempt),
             )
 
         jobs = self._engine.database.patiently(claim)
@@ -262,20 +304,25 @@ class EventRun:
             return
         self._touched_at = time.monotonic()
         waiting = [chain.work.job.id for chain in self._pool.waiting_chains]
-        if waiting:
+        if not waiting:
+            return
+        try:
             with self._engine.database.autocommit() as connection:
                 trigger_jobs.touch(connection, waiting, self._engine.worker.id)
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
+            logger.warning("event_run.not_touched")
 
-    def _end(self, chain: MemberChain) -> None:
+    def _end(self, chain: MemberChain, *, is_left: bool = False) -> None:
         self._worked_at = time.monotonic()
+        now = self._engine.clock.now()
         try:
             if not chain.is_lost:
-                ending = ending_of(chain, now=self._engine.clock.now(), is_any_held=lambda: self._is_any_held(chain))
+                ending = left(now) if is_left else ending_of(chain, now=now, is_any_held=lambda: self._is_any_held(chain))
                 self._engine.step.write_late_log_ends()
                 self._engine.database.write_surely(lambda connection: write_ending(connection, chain, ending))
-            chain.end()
         finally:
             self._pool.forget(chain)
+            chain.end()
 
     def _is_any_held(self, chain: MemberChain) -> bool:
         return self._engine.database.patiently(

@@ -19,6 +19,7 @@ import psycopg
 from zqyy_ai.domain.business_clock import Clock
 from zqyy_ai.domain.events import DedupPolicy, Event, EventName, EventType, dedup_key, parse_event
 from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.domain.personal_numbers import mask_personal_numbers
 from zqyy_ai.domain.runtime_context import RuntimeContext
 from zqyy_ai.store import alerts, events, sites, trigger_jobs, triggers
 from zqyy_ai.store.alerts import Alert, AlertType
@@ -127,7 +128,9 @@ class _Intake:
         try:
             with self.connection.transaction():
                 return self._handle(waiting)
-        except psycopg.DataError:
+        except psycopg.Error as refused:
+            if _is_connection_lost(refused):
+                raise
             self._told = before
             return None
 
@@ -135,7 +138,9 @@ class _Intake:
         try:
             with self.connection.transaction():
                 return self._handle([event])
-        except psycopg.DataError as refused:
+        except psycopg.Error as refused:
+            if _is_connection_lost(refused):
+                raise
             self._reject(event, _Rejected("payload_unstorable", f"payload 无法保存({type(refused).__name__})"))
             return IntakeCount(rejected=1)
 
@@ -172,7 +177,7 @@ class _Intake:
         try:
             name = EventName(event.event_name or "")
         except ValueError:
-            raise _Rejected("unknown_event", f"未知事件 {event.event_name!r}"[:200]) from None
+            raise _Rejected("unknown_event", f"未知事件 {_shown_name(event.event_name)}") from None
         if event.payload_bytes is not None and event.payload_bytes > LARGEST_PAYLOAD_BYTES:
             raise _Rejected("payload_too_large", f"payload 超过 {LARGEST_PAYLOAD_BYTES // 1024} KiB")
         payload = _payload(event)
@@ -265,9 +270,21 @@ class _Intake:
     def _reject(self, event: InboxEvent, why: _Rejected) -> None:
         """The alert is raised at the transaction's end: one for each event name and kind of reason."""
         events.mark_handled(self.connection, event.id, rejected_reason=str(why))
-        name = (event.event_name or "(空)")[:60]
+        name = _shown_name(event.event_name)
         logger.warning("intake.rejected event_id=%s reason=%s", event.id, why)
         self._told.append(Alert(AlertType.EVENT_REJECTED, f"事件 {name} 被拒绝:{why}", detail=f"{name}|{why.kind}"))
+
+
+def _is_connection_lost(error: psycopg.Error) -> bool:
+    """As against a table that refuses what an event brings: too much, or against a rule of an adopted table's."""
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not isinstance(
+        error, psycopg.errors.ProgramLimitExceeded
+    )
+
+
+def _shown_name(name: str | None) -> str:
+    """An event's name as logs and alerts may show it: callers write anything there."""
+    return mask_personal_numbers((name or "(空)")[:60])
 
 
 def _id_of(standing: _Standing, new_ids: list[int]) -> int:

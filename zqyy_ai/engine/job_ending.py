@@ -9,7 +9,7 @@ from datetime import datetime
 
 import psycopg
 
-from zqyy_ai.domain.events import EVENT_NAMES, EventType
+from zqyy_ai.domain.events import EVENT_NAMES
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.job_alerts import raise_for_job, resolve_by_job
 from zqyy_ai.engine.member_chain import MemberChain
@@ -31,6 +31,7 @@ class GoesBack:
     not_before: datetime
     reason: str
     waits_for_budget: bool = False
+    has_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ class Ends:
 
     status: JobStatus
     why: str | None = None
+
+
+def left(now: datetime) -> GoesBack:
+    """For a chain whose process stops."""
+    return GoesBack(now, _LEFT)
 
 
 def ending_of(chain: MemberChain, *, now: datetime, is_any_held: Callable[[], bool]) -> GoesBack | Ends:
@@ -51,7 +57,7 @@ def ending_of(chain: MemberChain, *, now: datetime, is_any_held: Callable[[], bo
         why = f"{type(chain.failure).__name__}: {chain.failure}"
         return Ends(JobStatus.PARTIAL if good else JobStatus.FAILED, why[:900])
     if not chain.is_over:
-        return GoesBack(now, _LEFT)
+        return left(now)
     bad = [result for result in results if result.status.is_bad]
     if not bad:
         return Ends(JobStatus.COMPLETED)
@@ -61,10 +67,10 @@ def ending_of(chain: MemberChain, *, now: datetime, is_any_held: Callable[[], bo
 def _back(chain: MemberChain, bad: list[StepResult], *, now: datetime, is_any_held: Callable[[], bool]) -> GoesBack | None:
     job = chain.work.job
     is_failing = all(result.status is StepStatus.FAILED for result in bad if result.retry_at is not None)
-    if not is_failing or job.sent_back_count < MOST_FAILED_ROUNDS or is_any_held():
+    if not is_failing or job.failed_rounds < MOST_FAILED_ROUNDS or is_any_held():
         moment = moment_to_go_on(bad, job, now=now, is_any_held=is_any_held)
         if moment is not None:
-            return GoesBack(moment, _summary(chain))
+            return GoesBack(moment, _summary(chain), has_failed=is_failing)
     windows = [result.retry_at for result in bad if is_budget_refusal(result) and result.retry_at is not None]
     return GoesBack(max(windows), _summary(chain), waits_for_budget=True) if windows else None
 
@@ -76,7 +82,13 @@ def write_ending(connection: Connection, chain: MemberChain, ending: GoesBack | 
     if isinstance(ending, GoesBack):
         given_up = failed_for_good({outcome.step.name: outcome.result for outcome in chain.outcomes if outcome.result.status.is_bad})
         trigger_jobs.send_back(
-            connection, job, ending.not_before, ending.reason, job.given_up | given_up, waits_for_budget=ending.waits_for_budget
+            connection,
+            job,
+            ending.not_before,
+            ending.reason,
+            job.given_up | given_up,
+            waits_for_budget=ending.waits_for_budget,
+            has_failed=ending.has_failed,
         )
         return
     if trigger_jobs.finish(connection, job, ending.status, ending.why):
@@ -85,7 +97,7 @@ def write_ending(connection: Connection, chain: MemberChain, ending: GoesBack | 
 
 def tell_of_end(connection: Connection, job: TriggerJob, status: JobStatus, why: str | None) -> None:
     """What others see of a job's end: its trigger's last error, and alerts. Last in the transaction."""
-    name = EVENT_NAMES.get(EventType(job.event_type))
+    name = EVENT_NAMES.get(job.event_type)
     if name is not None:
         error = None if status is JobStatus.COMPLETED else f"任务 {job.id}(门店 {job.site_id}):{why or status.value}"
         triggers.record_job_end(connection, name, error)

@@ -43,8 +43,6 @@ logger = logging.getLogger(__name__)
 CHAIN_CLAIM = "member_chain"
 GIVEN_UP = "本任务的上一轮已失败,不再重复调用;需要时请重试该任务"
 _AFTER_DATABASE_TROUBLE = timedelta(seconds=5)
-# Of the time of a chain, or of a step where that is shorter: with less left no step begins, for it would be paid and cut off.
-_LEAST_TIME_OF_A_STEP = 1 / 3
 _NO_ROOM_PAUSES_SECONDS = (1.0, 2.0, *(4.0,) * 7)
 
 
@@ -181,6 +179,7 @@ class MemberChain:
         self._own_answers: dict[tuple[str, str], int] = {}
         self._claim: StepClaim | None = None
         self._claim_token = uuid4()
+        self._brought: dict[tuple[AppType, str], int] = {}
         self._has_new_answer = False
         self._seconds_left = engine.settings.chain_timeout_seconds
 
@@ -229,13 +228,22 @@ class MemberChain:
             started = time.monotonic()
             result = self._result_of(step)
             self._seconds_left -= time.monotonic() - started
-            self._has_new_answer = self._has_new_answer or result.status is StepStatus.ANSWERED
+            self._remember(step, result)
             outcome = StepOutcome(self.site_id, self.work.member_id, step, result, self.work.job.id)
             self.outcomes.append(outcome)
             return outcome
         except BaseException as failure:
             self.failure = failure
             raise
+
+    def _remember(self, step: MemberStep, result: StepResult) -> None:
+        if not result.status.is_good or result.cache_id is None:
+            return
+        target_id = _target_id(step, self.work.member_id)
+        self._brought[step.app_type, target_id] = result.cache_id
+        own = self._own_answers.get((APPS[step.app_type].cache_type, target_id))
+        is_new = result.status is StepStatus.ANSWERED or (own is not None and own != result.cache_id)
+        self._has_new_answer = self._has_new_answer or is_new
 
     def progress(self) -> dict[str, int]:
         """The job's counters: `total`, `done`, `reused`, `failed` and `skipped` steps of this round, `calls` and `tokens` of all rounds."""
@@ -251,9 +259,9 @@ class MemberChain:
 
     def end(self) -> None:
         """Lets the member go. Safe to repeat."""
-        claim, self._claim = self._claim, None
-        if claim is not None:
-            self._engine.database.write_surely(lambda connection: step_claims.end(connection, claim), in_one_transaction=False)
+        # By its token, also where it is not known to be ours: the confirmation may have been lost.
+        claim = StepClaim(CHAIN_CLAIM, self.site_id, str(self.work.member_id), self._claim_token)
+        self._engine.database.write_surely(lambda connection: step_claims.end(connection, claim), in_one_transaction=False)
 
     def _read(self) -> None:
         work = self.work
@@ -273,8 +281,9 @@ class MemberChain:
         code = self.work.given_up.get(step.name)
         if code is not None:
             return StepResult(StepStatus.FAILED, error_code=code, error_message=GIVEN_UP)
-        settings = self._engine.settings
-        if self._seconds_left < min(settings.chain_timeout_seconds, settings.step_timeout_seconds) * _LEAST_TIME_OF_A_STEP:
+        has_called = any(outcome.result.calls for outcome in self.outcomes)
+        if has_called and self._seconds_left < self._engine.settings.step_timeout_seconds:
+            # A call that is cut off is paid all the same: what is left is for the next round, which begins at once.
             return StepResult(
                 StepStatus.REFUSED,
                 error_code="chain_timeout",
@@ -327,7 +336,6 @@ class MemberChain:
             reuse_not_before=work.reuse_not_before,
             own_cache_id=own_cache_id,
             beside=self._write_clues if step.app_type is AppType.CONSOLIDATION else None,
-            timeout_seconds=self._seconds_left,
             trigger_job_id=work.job.id,
             member_id=work.member_id,
             assistant_id=step.assistant_id,
@@ -369,8 +377,12 @@ class MemberChain:
         )
 
     def _former(self, app_type: AppType, target_id: str) -> FormerAnswer | None:
-        """The newest valid answer: this chain's own if it has brought one, because that is the newest then."""
-        found = self._latest(APPS[app_type], target_id)
+        """What this chain has brought, also where another one has written since; else the newest valid answer."""
+        brought = self._brought.get((app_type, target_id))
+        found = None
+        if brought is not None:
+            found = self._engine.database.patiently(lambda connection: cache.get(connection, brought), in_one_transaction=False)
+        found = found or self._latest(APPS[app_type], target_id)
         return FormerAnswer(found.result_json, found.created_at) if found else None
 
     def _history(self, app: App, target_id: str) -> list[FormerAnswer]:

@@ -107,7 +107,7 @@ def retry_job(database: Database, job_id: int) -> int:
                 app_chain=job.app_chain or "",
                 payload={name: value for name, value in job.payload.items() if name not in left_out},
                 is_forced=True,
-                priority=max(job.priority, RUN_APP_PRIORITY),
+                priority=job.priority if job.priority < 0 else RUN_APP_PRIORITY,
                 retry_of=job_id,
             ),
         )
@@ -173,6 +173,9 @@ def plan_backfill(
                 app: wanted - cache.valid_target_ids(connection, APPS[app].cache_type, site_id, now=now) for app, wanted in missing.items()
             }
         usual = run_logs.usual_calls(connection, since=now - _HISTORY)
+    # The member's id ends each target. Who has nothing to be asked about needs no job.
+    asked = {int(target.rpartition("_")[2]) for wanted in missing.values() for target in wanted}
+    member_ids = [member for member in member_ids if member in asked]
     calls_by_app = {app: len(wanted) for app, wanted in missing.items()}
     tokens, seconds = 0.0, 0.0
     for app, calls in calls_by_app.items():

@@ -30,6 +30,7 @@ from zqyy_ai.store.trigger_jobs import NewJob, TriggerJob
 
 _TAKE_SECONDS = 0.5
 _PROGRESS_INTERVAL_SECONDS = 0.25
+_ALIVE_SECONDS = 60.0
 _MEMBERS_NAMED = 100
 
 
@@ -61,6 +62,7 @@ class MemberRun:
         self._results: list[StepResult] = []
         self._failures: list[str] = []
         self._progress_shown_at = 0.0
+        self._shown: tuple[int, float | None] = (0, None)
         self.site: Site = engine.database.patiently(lambda connection: sites.get_site(connection, site_id))
         self.job: TriggerJob | None = None
 
@@ -104,25 +106,33 @@ class MemberRun:
         for member_id in self._member_ids:
             pool.add(MemberChain(self._engine, self._work(self.job, member_id)))
         try:
-            while pool.open_chains:
+            while pool.open_chains and not stopping.is_set():
                 taken = pool.take(_TAKE_SECONDS)
                 if isinstance(taken, ChainEnded):
-                    taken.chain.end()
+                    self._end(taken.chain)
                     pool.forget(taken.chain)
-                    if taken.chain.failure is not None:
-                        failure = taken.chain.failure
-                        self._failures.append(f"会员 {taken.chain.work.member_id}:{type(failure).__name__}: {failure}"[:300])
                 elif taken is not None:
                     self._results.append(taken.result)
-                    self._show_progress()
                     yield taken
+                if not self._show_progress(is_alive=bool(pool.waiting_chains)):
+                    # Somebody has taken the job for dead: what is under way ends, and nothing more begins.
+                    break
         except BaseException:
+            # Left early, by an interrupt for instance: who waits at a guard gives up, who waits for an answer still gets it written.
             stopping.set()
             raise
         finally:
             pool.close()
-            for chain in pool.open_chains:
-                chain.end()
+            left = pool.open_chains
+            for chain in left:
+                self._end(chain)
+        if left:
+            self._failures.append(f"{len(left)} 位会员没有完成:运行正在停止,或任务已被收回")
+
+    def _end(self, chain: MemberChain) -> None:
+        chain.end()
+        if chain.failure is not None:
+            self._failures.append(f"会员 {chain.work.member_id}:{type(chain.failure).__name__}: {chain.failure}"[:300])
 
     @property
     def failures(self) -> list[str]:
@@ -181,16 +191,18 @@ class MemberRun:
         counts = step_counts(self._results)
         return {**counts, "total": max(len(self._results), len(self._member_ids) * len(self._apps))}
 
-    def _show_progress(self) -> None:
+    def _show_progress(self, *, is_alive: bool) -> bool:
+        """False when the job was taken away. `is_alive`: chains wait for their turn; a run of hung steps alone shall look stuck."""
         assert self.job is not None
-        if time.monotonic() - self._progress_shown_at < _PROGRESS_INTERVAL_SECONDS:
-            return
-        self._progress_shown_at = time.monotonic()
+        shown = (len(self._results), time.monotonic() // _ALIVE_SECONDS if is_alive else None)
+        if shown == self._shown or time.monotonic() - self._progress_shown_at < _PROGRESS_INTERVAL_SECONDS:
+            return True
+        self._shown, self._progress_shown_at = shown, time.monotonic()
         try:
             with self._engine.database.autocommit() as connection:
-                trigger_jobs.record_progress(connection, self.job, self._progress())
+                return trigger_jobs.record_progress(connection, self.job, self._progress())
         except (psycopg.OperationalError, psycopg.InterfaceError):
-            pass  # the next one shows it
+            return True  # the next one shows it
 
     def _summary(self) -> str:
         parts = [f"{len(self._bad)} 个步骤未完成:{codes_text(self._bad)}"] if self._bad else []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from zqyy_ai.domain.events import EVENT_NAMES, EventType
+from zqyy_ai.domain.events import EVENT_NAMES
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.job_alerts import raise_for_job
 from zqyy_ai.guards.budget import BudgetGuard
@@ -87,7 +87,7 @@ def _recovered(
     run_ids = tuple(sorted({job.run_id for job in lost if job.run_id}))
     found = Recovered(requeued, len(dead), len(lost) - requeued - len(dead), charged, released, run_ids)
     for job in dead:
-        name = EVENT_NAMES.get(EventType(job.event_type))
+        name = EVENT_NAMES.get(job.event_type)
         if name is not None:
             triggers.record_job_end(connection, name, f"任务 {job.id}(门店 {job.site_id}):{job.error_message}")
     if is_alarming:

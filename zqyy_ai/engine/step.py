@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 _CLAIM_LOOK_INTERVAL_SECONDS = 0.5
 _FIRST_BACKOFF_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 30.0
+_LONGEST_WAIT_BESIDE = "3s"
 _LATE_LOG_PAUSES_SECONDS = (0.0, 1.0, 2.0, 4.0)
 # Of the step's time. A model takes 30-120 s of the 180 s.
 _LEAST_TIME_OF_A_PAID_RETRY = 1 / 3
@@ -89,7 +90,7 @@ class StepRequest:
     `hashed_prompt`: the prompt without what may change and still ask the same (former answers); the prompt itself unless given.
     `reuse_not_before` bars the reuse of answers older than that moment (`regenerate`). `own_cache_id`: an answer that this very job has paid
     for before; it is taken whatever its input was. `beside` writes what belongs to the answer, in its transaction and behind a savepoint:
-    where it can't be written, the answer stays and the step has failed. `timeout_seconds`: less than the settings' for the step's calls.
+    where it can't be written, the answer stays and the step has failed.
     """
 
     app: App
@@ -107,7 +108,6 @@ class StepRequest:
     reuse_not_before: datetime | None = None
     own_cache_id: int | None = None
     beside: Callable[[Connection, dict[str, Any]], object] | None = None
-    timeout_seconds: float | None = None
     trigger_job_id: int | None = None
     member_id: int | None = None
     assistant_id: int | None = None
@@ -248,7 +248,8 @@ class GuardedStep:
             self._pause(_CLAIM_LOOK_INTERVAL_SECONDS * random.uniform(0.5, 1.0))
 
     def _give_back(self, claim: StepClaim) -> None:
-        self._database.patiently(lambda connection: step_claims.end(connection, claim), in_one_transaction=False)
+        # Surely: a claim that stays would be renewed as long as this process lives.
+        self._database.write_surely(lambda connection: step_claims.end(connection, claim), in_one_transaction=False)
 
     def _written_after_all(self, request: StepRequest, input_hash: str) -> StepResult | None:
         found = self._database.patiently(
@@ -261,11 +262,8 @@ class GuardedStep:
 
     def _reuse(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult | None:
         """The newest valid answer, its expiry moved on, when it was made from the same input."""
-        found = self._database.patiently(
-            lambda connection: cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id),
-            in_one_transaction=False,
-        )
-        if found is None or not self._may_reuse(found, request, input_hash):
+        found = self._reusable(request, input_hash)
+        if found is None:
             return None
         expires_at, reused = self._expires_at(request), found
         # An answer of a time before the numbers check is checked for who looks now; its row stays as it is.
@@ -283,6 +281,19 @@ class GuardedStep:
 
         reused_result = self._database.patiently(reuse)
         return None if reused_result is None else self._told(request, reused_result)
+
+    def _reusable(self, request: StepRequest, input_hash: str) -> CachedAnswer | None:
+        """The job's own answer, also where another job has written a newer one since; else the newest, if it was made from the same input."""
+        own_cache_id = request.own_cache_id
+        if own_cache_id is not None:
+            own = self._database.patiently(lambda connection: cache.get(connection, own_cache_id), in_one_transaction=False)
+            if own is not None and self._may_reuse(own, request, input_hash):
+                return own
+        newest = self._database.patiently(
+            lambda connection: cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id),
+            in_one_transaction=False,
+        )
+        return newest if newest is not None and self._may_reuse(newest, request, input_hash) else None
 
     def _may_reuse(self, found: CachedAnswer, request: StepRequest, input_hash: str) -> bool:
         oldest = self._clock.now() - timedelta(days=self._settings.reuse_max_age_days)
@@ -306,8 +317,7 @@ class GuardedStep:
 
     def _ask(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult:
         """Calls until there is an answer, no retry is allowed, or the step's time is used up. Waiting at guards costs none of it."""
-        step_seconds = min(self._settings.step_timeout_seconds, request.timeout_seconds or self._settings.step_timeout_seconds)
-        time_left = step_seconds
+        time_left = self._settings.step_timeout_seconds
         calls = tokens = single_retries = admissions_lost = 0
         throttled_seconds = 0.0
         was_throttled = False
@@ -333,7 +343,7 @@ class GuardedStep:
                     throttled_seconds += pause
                     allowed = allowed and throttled_seconds <= error.longest_wait_seconds
                 # A call that may be paid is repeated only with time enough for an answer.
-                shortest = step_seconds * _LEAST_TIME_OF_A_PAID_RETRY if ended.charged_tokens else 0.0
+                shortest = self._settings.step_timeout_seconds * _LEAST_TIME_OF_A_PAID_RETRY if ended.charged_tokens else 0.0
                 if not allowed or time_left <= shortest or self._worker.stopping.wait(pause):
                     return self._failed(request, ended, calls, tokens)
                 backoff_seconds = min(backoff_seconds * 2, _LONGEST_BACKOFF_SECONDS)
@@ -615,10 +625,14 @@ class GuardedStep:
             return True
         try:
             with connection.transaction():
+                # Somebody who holds the table for long must not hold up all that would write: the connections are few.
+                connection.execute("SELECT set_config('lock_timeout', %s, true)", [_LONGEST_WAIT_BESIDE])
                 request.beside(connection, result)
-        except (psycopg.OperationalError, psycopg.InterfaceError):
-            raise
-        except psycopg.Error:
+                connection.execute("SELECT set_config('lock_timeout', '0', true)")
+        except psycopg.Error as refused:
+            is_lost = isinstance(refused, psycopg.OperationalError | psycopg.InterfaceError)
+            if is_lost and not isinstance(refused, psycopg.errors.LockNotAvailable):
+                raise
             logger.exception("step.beside_not_written app=%s target=%s", request.app.app_type, request.target_id)
             return False
         return True

@@ -10,6 +10,9 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from zqyy_ai.domain.apps import AppType
 from zqyy_ai.orchestration.partitions import MEMBER_PARTITIONS_NAME
 
+# More than a run has under way.
+_MOST_REMEMBERED = 2000
+
 
 class KnownMembers:
     """For one thread. `check_keys`: the check of each application."""
@@ -18,8 +21,7 @@ class KnownMembers:
         self._instance = instance
         self._check_keys = check_keys
         self._present: set[str] = set()
-        self._looked_for: tuple[int, str] | None = None
-        self._failing: set[AppType] = set()
+        self._failing: dict[tuple[int, str], set[AppType]] = {}
 
     def ensure_partition(self, key: str) -> None:
         """Makes the member a partition, should it be a new one: on its first event."""
@@ -30,23 +32,24 @@ class KnownMembers:
     def is_failing(self, job_id: int, key: str, app_type: AppType) -> bool:
         """Whether the newest evaluation of the member's check failed, or was planned by a run that did not come to it.
 
-        Looked up once for all steps of a job in a row.
+        Looked up once for all steps of a job.
         """
-        if self._looked_for != (job_id, key):
+        if (job_id, key) not in self._failing:
+            if len(self._failing) >= _MOST_REMEMBERED:
+                self._failing.clear()
             newest = self._instance.event_log_storage.get_latest_asset_check_execution_by_key(
                 list(self._check_keys.values()), partition_filter=PartitionKeyFilter(key=key)
             )
-            self._failing = {
+            self._failing[job_id, key] = {
                 app
                 for app, check_key in self._check_keys.items()
                 if (record := newest.get(check_key)) is not None and record.status is not AssetCheckExecutionRecordStatus.SUCCEEDED
             }
-            self._looked_for = (job_id, key)
-        return app_type in self._failing
+        return app_type in self._failing[job_id, key]
 
-    def note(self, app_type: AppType, *, is_failing: bool) -> None:
-        """What was told just now of the member looked up last."""
+    def note(self, job_id: int, key: str, app_type: AppType, *, is_failing: bool) -> None:
+        """What was told just now."""
         if is_failing:
-            self._failing.add(app_type)
+            self._failing[job_id, key].add(app_type)
         else:
-            self._failing.discard(app_type)
+            self._failing[job_id, key].discard(app_type)

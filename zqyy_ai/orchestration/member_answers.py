@@ -183,7 +183,7 @@ class _Told:
                 metadata=_why(outcome) if result.status.is_bad else {},
                 partition=key,
             )
-            self._members.note(app_type, is_failing=result.status.is_bad)
+            self._members.note(outcome.job_id, key, app_type, is_failing=result.status.is_bad)
 
 
 def _why(outcome: StepOutcome) -> dict[str, dg.MetadataValue]:

@@ -120,10 +120,21 @@ def end_abandoned_runs(database: Database, instance: DagsterInstance, *, lease: 
         prewarms = [run.run_id for run in started if run.run_id not in takes_events]
         abandoned = trigger_jobs.runs_left_by_their_job(connection, prewarms, lease) | (set(lost_run_ids) - takes_events)
         abandoned |= event_runs.dead_runs(connection, list(takes_events))
+        never_opened = takes_events - event_runs.known_runs(connection, list(takes_events))
+    abandoned |= _started_long_ago(instance, never_opened)
     for run in started:
         if run.run_id in abandoned:
             instance.report_run_failed(run, "执行进程已不存在（租约过期）；任务已由 biz.ai_trigger_jobs 收回")
     return sorted(run.run_id for run in started if run.run_id in abandoned)
+
+
+def _started_long_ago(instance: DagsterInstance, run_ids: Collection[str]) -> set[str]:
+    """Those of the runs that should have opened by now: they died on their way, and their code server with them."""
+    if not run_ids:
+        return set()
+    records = instance.get_run_records(filters=dg.RunsFilter(run_ids=list(run_ids)))
+    latest_start = time.time() - _LONGEST_TO_OPEN_SECONDS
+    return {record.dagster_run.run_id for record in records if (record.start_time or time.time()) < latest_start}
 
 
 def _sites_under_way(instance: DagsterInstance) -> set[int]:

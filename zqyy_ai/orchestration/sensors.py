@@ -30,6 +30,7 @@ _LONG_POLL_SECONDS = 45.0
 # Jobs that were sent back become due, and leases run out, without a notification.
 _LOOK_INTERVAL_SECONDS = 2.5
 _INBOX_INTERVAL_SECONDS = 0.5
+_MEMBERS_INTERVAL_SECONDS = 60.0
 # An open run takes members' events by itself: the sensor need not look at each.
 _SHORTEST_LOOK_SECONDS = 0.05
 
@@ -51,8 +52,11 @@ def _wait_for_work(context: dg.SensorEvaluationContext, opened: Database, databa
     deadline = time.monotonic() + _LONG_POLL_SECONDS
     with opened.listener() as listener:
         listener.execute(f"LISTEN {WORK_CHANNEL}")
+        looked_at = 0.0
         while True:
-            put_right(opened, context.instance, database.settings())
+            if time.monotonic() - looked_at >= _LOOK_INTERVAL_SECONDS:
+                put_right(opened, context.instance, database.settings())
+                looked_at = time.monotonic()
             take_in(opened, database.clock(), LIVE)
             wanted = runs_wanted(opened, context.instance, database.clock(), database.settings())
             if wanted:
@@ -130,15 +134,19 @@ def sync_site_partitions(context: dg.SensorEvaluationContext, database: Database
 
 @dg.sensor(
     name="member_partitions",
-    minimum_interval_seconds=60,
+    minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
     jobs=[member_events],
     description="使 member 分区与活跃会员（180 天内到店或有事件）保持一致；会员很多时分几次完成。",
 )
 def sync_member_partitions(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
-    settings, clock = database.settings(), database.clock()
+    settings, now = database.settings(), database.clock().now()
+    if context.cursor and now.timestamp() - float(context.cursor) < _MEMBERS_INTERVAL_SECONDS:
+        return dg.SkipReason("会员分区刚刚同步过")
     with database.open() as opened:
-        synced = sync_members(opened, context.instance, now=clock.now(), active_days=settings.active_member_days)
+        synced = sync_members(opened, context.instance, now=now, active_days=settings.active_member_days)
+    # What is left is gone on with at the next tick.
+    context.update_cursor(str(now.timestamp()) if synced.is_whole else "")
     return dg.SkipReason(str(synced))
 
 

@@ -14,6 +14,8 @@ from uuid import UUID
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
 
+_LONGEST_END = timedelta(minutes=1)
+
 
 @dataclass(frozen=True, slots=True)
 class EventRunRow:
@@ -45,8 +47,9 @@ def open_runs(connection: Connection) -> list[EventRunRow]:
 
 
 def dead_runs(connection: Connection, run_ids: list[str]) -> set[str]:
-    """Those of the runs that nobody has closed, though their lease is over."""
-    return {row["run_id"] for row in connection.execute(named_queries("event_runs")["dead"], {"run_ids": run_ids})}
+    """Those of the runs that are open although their lease is over, or that have closed and not ended for a minute, with no job left."""
+    parameters = {"run_ids": run_ids, "longest_end": _LONGEST_END}
+    return {row["run_id"] for row in connection.execute(named_queries("event_runs")["dead"], parameters)}
 
 
 def known_runs(connection: Connection, run_ids: list[str]) -> set[str]:

@@ -16,7 +16,9 @@ from enum import StrEnum
 from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
+from zqyy_ai.domain.apps import APPS
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
 
@@ -184,7 +186,7 @@ def usual_calls(connection: Connection, *, since: datetime) -> dict[str, UsualCa
 
 @dataclass(frozen=True, slots=True)
 class JobStep:
-    """One row of a job: a call, a refusal or a reuse. `result_json` is the answer that it brought, if it is still in the cache."""
+    """One row of a job: a call, a refusal or a reuse. `result_json` is the answer that it brought or reused, if it is still in the cache."""
 
     app_type: str
     target_id: str
@@ -198,4 +200,6 @@ class JobStep:
 
 def steps_of_job(connection: Connection, job_id: int) -> list[JobStep]:
     """Oldest first."""
-    return [JobStep(**row) for row in connection.execute(named_queries("run_logs")["of_job"], {"job_id": job_id})]
+    cache_types = Jsonb({app.value: row.cache_type for app, row in APPS.items()})
+    rows = connection.execute(named_queries("run_logs")["of_job"], {"job_id": job_id, "cache_types": cache_types})
+    return [JobStep(**row) for row in rows]

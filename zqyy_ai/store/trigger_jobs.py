@@ -22,6 +22,8 @@ from zqyy_ai.store.queries import named_queries
 # sensor's next tick begins when Dagster has made the runs of the last one: only a tick that a dead daemon left behind asks in vain.
 REQUEST_LEASE = timedelta(seconds=15)
 
+_ANY_ATTEMPT = range(1_000_000)
+
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
@@ -60,6 +62,7 @@ class TriggerJob:
     fencing_token: int
     duplicate_count: int
     sent_back_count: int
+    failed_rounds: int
     not_before: datetime | None
     run_id: str | None
     progress: dict[str, int]
@@ -221,8 +224,9 @@ def claim_member_jobs(
     most_of_site: int,
     least_priority: int,
     held: Mapping[int, int],
+    attempts: range = _ANY_ATTEMPT,
 ) -> list[TriggerJob]:
-    """Claims at most `most` waiting member jobs of `least_priority` or above, the sites in turn.
+    """Claims at most `most` waiting member jobs of `least_priority` or above, the sites in turn; only those that have spent so many `attempts`.
 
     A site that holds n chains already (`held`) gets at most `most_of_site` - n. Never two jobs of one member at a time.
     """
@@ -235,6 +239,8 @@ def claim_member_jobs(
             "most": most,
             "most_of_site": most_of_site,
             "least_priority": least_priority,
+            "least_attempt": attempts.start,
+            "most_attempt": attempts.stop - 1,
             "site_ids": list(held),
             "chains": list(held.values()),
         },
@@ -354,12 +360,19 @@ def finish_covered(connection: Connection, job: TriggerJob, data_read_at: dateti
 
 
 def send_back(
-    connection: Connection, job: TriggerJob, not_before: datetime, reason: str, given_up: dict[str, str], *, waits_for_budget: bool = False
+    connection: Connection,
+    job: TriggerJob,
+    not_before: datetime,
+    reason: str,
+    given_up: dict[str, str],
+    *,
+    waits_for_budget: bool = False,
+    has_failed: bool = False,
 ) -> bool:
     """Returns a claimed job to the queue until `not_before`, without spending an attempt. False when the lease was lost.
 
     `given_up`: targets, with their error codes, that failed for good; the job's next round does not pay for them again. `waits_for_budget`:
-    `not_before` is the start of a budget window, and nothing but it lets the job go on.
+    `not_before` is the start of a budget window, and nothing but it lets the job go on. `has_failed`: steps failed, none was refused.
     """
     row = connection.execute(
         named_queries("trigger_jobs")["send_back"],
@@ -368,6 +381,7 @@ def send_back(
             "fencing_token": job.fencing_token,
             "not_before": not_before,
             "waits_for": "budget" if waits_for_budget else None,
+            "failed_rounds": int(has_failed),
             "error_message": reason[:1000],
             "given_up": Jsonb(given_up),
         },
@@ -445,11 +459,15 @@ def _given_up(connection: Connection, rows: Iterable[dict[str, Any]]) -> list[Tr
 
 
 def cancel_of_run(connection: Connection, run_id: str) -> list[TriggerJob]:
-    """Ends the jobs that a run held which a person cancelled: `partial` when some of its work is done, else `failed`."""
-    jobs = [_job(row) for row in connection.execute(named_queries("trigger_jobs")["cancel_of_run"], {"run_id": run_id})]
-    for job in jobs:
+    """Ends the prewarm, or the person's own job, of a run which a person cancelled: `partial` when some of it is done, else `failed`.
+
+    Members' jobs that the run had taken go back to the queue, without an attempt spent.
+    """
+    queries = named_queries("trigger_jobs")
+    ended = [_job(row) for row in connection.execute(queries["cancel_of_run"], {"run_id": run_id})]
+    for job in ended:
         _announce(connection, job.site_id, job.id, job.status)
-    return jobs
+    return ended + _given_up(connection, connection.execute(queries["give_back_of_run"], {"run_id": run_id}).fetchall())
 
 
 def runs_at_work(connection: Connection) -> list[str]:

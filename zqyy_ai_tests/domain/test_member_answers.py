@@ -19,7 +19,6 @@ from zqyy_ai.domain.member_answers import (
     NoteAnswer,
     TacticsAnswer,
     answer_model_of,
-    plain_clues,
 )
 from zqyy_ai.domain.plain_text import plain_text
 
@@ -352,30 +351,6 @@ def test_an_answer_that_obeys_a_note_is_refused_or_reduced_to_bounds() -> None:
     assert result["clues"][0]["detail"] == "电话 [手机号]"
 
 
-def test_clues_are_read_from_results_of_any_writer() -> None:
-    result = {
-        "clues": [
-            clue(),
-            {"summary": "只有一句话"},
-            {"category": "别的", "summary": "类别不认识", "detail": None, "emoji": None, "source": "ai_note"},
-            {"category": "消费习惯"},
-            {"summary": "长" * 61},
-            "一句话",
-            None,
-            7,
-            [clue()],
-            {"summary": {"text": "嵌套"}},
-        ],
-        "_references": {},
-    }
-    assert [each.summary for each in plain_clues(result)] == ["偏好周末下午时段消费", "只有一句话", "类别不认识"]
-
-
-@pytest.mark.parametrize("result", [{}, {"clues": None}, {"clues": "文字"}, {"clues": {"summary": "常带朋友来"}}, {"insights": []}])
-def test_a_result_without_clues_gives_none(result: dict[str, Any]) -> None:
-    assert plain_clues(result) == []
-
-
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=40), st.sampled_from(MARKUP)),
     lambda inner: st.one_of(
@@ -418,10 +393,3 @@ def test_any_json_is_an_answer_or_a_validation_error(value: Any, app_type: AppTy
     except ValidationError:
         return
     assert validated(app_type, result) == result
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.dictionaries(st.sampled_from(["clues", "other"]), JSON, max_size=2))
-def test_reading_clues_never_fails(result: dict[str, Any]) -> None:
-    for each in plain_clues(result):
-        assert 2 <= len(each.summary) <= 60

@@ -18,9 +18,12 @@ WHERE closed_at IS NULL
 ORDER BY opened_at, run_id
 
 -- name: dead
-SELECT run_id FROM biz.ai_event_runs
-WHERE run_id = ANY(%(run_ids)s) AND closed_at IS NULL AND lease_expires_at < clock_timestamp()
-  AND pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds'
+-- Open with its lease over; or closed for a while and with no job left, though Dagster still takes it for alive.
+SELECT run_id FROM biz.ai_event_runs run
+WHERE run_id = ANY(%(run_ids)s) AND pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds'
+  AND (closed_at IS NULL AND lease_expires_at < clock_timestamp()
+       OR closed_at < clock_timestamp() - %(longest_end)s
+          AND NOT EXISTS (SELECT FROM biz.ai_trigger_jobs job WHERE job.run_id = run.run_id AND job.status = 'running'))
 
 -- name: known
 SELECT run_id FROM biz.ai_event_runs WHERE run_id = ANY(%(run_ids)s)

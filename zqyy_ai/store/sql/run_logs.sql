@@ -59,8 +59,15 @@ GROUP BY app_type
 
 -- name: of_job
 SELECT log.app_type, coalesce(log.target_id, '') AS target_id, log.status, log.error_code, log.error_message, log.tokens_used, log.latency_ms,
-       answer.result_json
-FROM biz.ai_run_logs log LEFT JOIN biz.ai_cache answer ON answer.run_log_id = log.id
+       coalesce(
+           (SELECT result_json FROM biz.ai_cache WHERE run_log_id = log.id ORDER BY id DESC LIMIT 1),
+           -- What was reused is another log's answer.
+           (SELECT result_json FROM biz.ai_cache answer
+            WHERE log.status = 'reused' AND answer.cache_type = %(cache_types)s::jsonb ->> log.app_type AND answer.site_id = log.site_id
+              AND answer.target_id = log.target_id AND answer.input_hash = log.input_hash
+            ORDER BY answer.created_at DESC, answer.id DESC LIMIT 1)
+       ) AS result_json
+FROM biz.ai_run_logs log
 WHERE log.trigger_job_id = %(job_id)s
 ORDER BY log.id
 

@@ -86,7 +86,7 @@ WHERE id IN (
             -- SKIP LOCKED: of two runs that look at once, each takes rows of its own, and neither waits for the other.
             SELECT job.id, job.site_id, job.priority FROM biz.ai_trigger_jobs job
             WHERE job.site_id = site.site_id AND job.status = 'pending' AND job.event_type <> 'dws_completed' AND job.dedup_key IS NOT NULL
-              AND NOT job.is_own_run AND job.priority >= %(least_priority)s
+              AND NOT job.is_own_run AND job.priority >= %(least_priority)s AND job.attempt BETWEEN %(least_attempt)s AND %(most_attempt)s
               AND (job.not_before IS NULL OR job.not_before <= clock_timestamp())
               -- One chain of a member at a time, the oldest first.
               AND NOT EXISTS (
@@ -125,7 +125,9 @@ SELECT DISTINCT site_id, member_id FROM biz.ai_trigger_jobs
 WHERE member_id IS NOT NULL AND created_at >= %(since)s AND dedup_key IS NOT NULL
 
 -- name: touch
-UPDATE biz.ai_trigger_jobs SET progress_at = clock_timestamp() WHERE id = ANY(%(job_ids)s) AND status = 'running' AND worker_id = %(worker_id)s
+-- SKIP LOCKED: whoever writes to the row at this moment renews or ends it.
+UPDATE biz.ai_trigger_jobs SET progress_at = clock_timestamp()
+WHERE id IN (SELECT id FROM biz.ai_trigger_jobs WHERE id = ANY(%(job_ids)s) AND status = 'running' AND worker_id = %(worker_id)s FOR UPDATE SKIP LOCKED)
 
 -- name: ancestry
 -- The job itself, then what it retries, then what that retried.
@@ -177,6 +179,7 @@ RETURNING id
 -- name: send_back
 UPDATE biz.ai_trigger_jobs
 SET status = 'pending', not_before = %(not_before)s, waits_for = %(waits_for)s, error_message = %(error_message)s,
+    failed_rounds = failed_rounds + %(failed_rounds)s,
     payload = coalesce(payload, '{}') || jsonb_build_object('given_up', %(given_up)s::jsonb), attempt = greatest(attempt - 1, 0), sent_back_count = sent_back_count + 1,
     lease_expires_at = NULL, worker_id = NULL, run_requested_at = NULL
 WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s AND status = 'running'
@@ -218,17 +221,28 @@ WHERE job.status = 'pending' AND job.event_type = 'dws_completed' AND job.dedup_
 RETURNING job.site_id
 
 -- name: give_up_lost
--- A job that a person's own run wrote for itself would wait for ever: nobody but that run takes it.
-UPDATE biz.ai_trigger_jobs
-SET status = CASE WHEN is_own_run THEN 'failed' WHEN attempt >= %(max_attempts)s THEN 'dead' ELSE 'pending' END,
-    finished_at = CASE WHEN is_own_run OR attempt >= %(max_attempts)s THEN clock_timestamp() END,
+-- A job that a person's own run wrote for itself would wait for ever: nobody but that run takes it. A chain that had not begun, and so does
+-- not hold its member, has not spent its attempt: it can't be what the process died of.
+WITH lost AS (
+    SELECT id, attempt - CASE WHEN member_id IS NULL OR is_own_run OR EXISTS (
+               SELECT FROM biz.ai_step_claims claim
+               WHERE claim.cache_type = 'member_chain' AND claim.site_id = job.site_id AND claim.target_id = job.member_id::text
+                 AND claim.worker_id = job.worker_id
+           ) THEN 0 ELSE 1 END AS spent
+    FROM biz.ai_trigger_jobs job
+    -- Whoever lives renews its leases within moments of the database's start: nobody is given up for an outage.
+    WHERE status = 'running' AND (lease_expires_at < clock_timestamp() AND pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds' OR (%(run_id)s::text IS NOT NULL AND run_id = %(run_id)s))
+    FOR UPDATE
+)
+UPDATE biz.ai_trigger_jobs job
+SET status = CASE WHEN is_own_run THEN 'failed' WHEN spent >= %(max_attempts)s THEN 'dead' ELSE 'pending' END, attempt = greatest(spent, 0),
+    finished_at = CASE WHEN is_own_run OR spent >= %(max_attempts)s THEN clock_timestamp() END,
     error_message = CASE WHEN is_own_run THEN '执行进程中断,请重新运行'
-                         WHEN attempt >= %(max_attempts)s THEN '执行进程多次中断,已放弃'
+                         WHEN spent >= %(max_attempts)s THEN '执行进程多次中断,已放弃'
                          ELSE '执行进程中断,等待重新执行' END,
     fencing_token = fencing_token + 1, lease_expires_at = NULL, worker_id = NULL, run_requested_at = NULL
--- Whoever lives renews its leases within moments of the database's start: nobody is given up for an outage.
-WHERE status = 'running' AND (lease_expires_at < clock_timestamp() AND pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds' OR (%(run_id)s::text IS NOT NULL AND run_id = %(run_id)s))
-RETURNING *
+FROM lost WHERE job.id = lost.id
+RETURNING job.*
 
 -- name: give_up_stuck
 -- Alive by its lease, but without progress and without a call under way. Whoever hangs on it finds its targets claimed by nobody, and
@@ -258,7 +272,15 @@ RETURNING job.*
 UPDATE biz.ai_trigger_jobs
 SET status = CASE WHEN (progress ->> 'done')::integer > 0 THEN 'partial' ELSE 'failed' END, error_message = '运行被取消',
     finished_at = clock_timestamp(), fencing_token = fencing_token + 1, lease_expires_at = NULL, worker_id = NULL
-WHERE status = 'running' AND run_id = %(run_id)s
+WHERE status = 'running' AND run_id = %(run_id)s AND (is_own_run OR event_type = 'dws_completed')
+RETURNING *
+
+-- name: give_back_of_run
+-- Jobs that the run had taken for others: nobody has cancelled those.
+UPDATE biz.ai_trigger_jobs
+SET status = 'pending', attempt = greatest(attempt - 1, 0), error_message = '运行被取消,等待重新执行',
+    fencing_token = fencing_token + 1, lease_expires_at = NULL, worker_id = NULL
+WHERE status = 'running' AND run_id = %(run_id)s AND NOT is_own_run AND event_type <> 'dws_completed'
 RETURNING *
 
 -- name: runs_at_work

@@ -5,6 +5,8 @@
 ALTER TABLE biz.ai_trigger_jobs ADD COLUMN IF NOT EXISTS is_own_run boolean NOT NULL DEFAULT false;
 ALTER TABLE biz.ai_trigger_jobs ADD COLUMN IF NOT EXISTS waits_for text;
 ALTER TABLE biz.ai_trigger_jobs ADD COLUMN IF NOT EXISTS batch_id uuid;
+-- How often it went back because steps failed, and none was refused.
+ALTER TABLE biz.ai_trigger_jobs ADD COLUMN IF NOT EXISTS failed_rounds integer NOT NULL DEFAULT 0;
 UPDATE biz.ai_trigger_jobs SET is_own_run = true
 WHERE status = 'running' AND dedup_key IS NOT NULL AND event_type IN ('run_app', 'backfill');
 
@@ -13,6 +15,9 @@ CREATE INDEX IF NOT EXISTS ai_trigger_jobs_member_queue_idx ON biz.ai_trigger_jo
     WHERE status = 'pending' AND event_type <> 'dws_completed' AND dedup_key IS NOT NULL AND NOT is_own_run;
 CREATE INDEX IF NOT EXISTS ai_trigger_jobs_open_of_member_idx ON biz.ai_trigger_jobs (site_id, member_id)
     WHERE status IN ('pending', 'running') AND event_type <> 'dws_completed' AND dedup_key IS NOT NULL AND NOT is_own_run;
+-- What is looked at each moment must not read all that waits.
+CREATE INDEX IF NOT EXISTS ai_trigger_jobs_running_idx ON biz.ai_trigger_jobs (worker_id, run_id) WHERE status = 'running';
+CREATE INDEX IF NOT EXISTS ai_trigger_jobs_run_idx ON biz.ai_trigger_jobs (run_id) WHERE run_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS ai_trigger_jobs_dedup_idx ON biz.ai_trigger_jobs (dedup_key)
     WHERE status IN ('pending', 'running', 'completed');
 CREATE INDEX IF NOT EXISTS ai_trigger_jobs_batch_idx ON biz.ai_trigger_jobs (batch_id) WHERE batch_id IS NOT NULL;
