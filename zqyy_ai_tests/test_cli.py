@@ -1,7 +1,10 @@
+import json
 import os
+import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -9,6 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from zqyy_ai.cli import main
+from zqyy_ai.devkit import demo_data
+from zqyy_ai.devkit.emulator import EmulatorConfig, running_emulator
+from zqyy_ai.domain.apps import APPS
+from zqyy_ai.engine.assembly import build_engine
+from zqyy_ai.engine.event_run import EventRun
+from zqyy_ai.settings import load_settings
 from zqyy_ai.store.alerts import Alert, AlertType, raise_alert
 from zqyy_ai.store.database import Database
 from zqyy_ai.store.retention import try_lock
@@ -81,6 +90,172 @@ def test_a_prewarm_of_an_unknown_site_is_refused_in_one_line(tmp_path: Path, dat
     assert exit_code == 2
     assert "4711" in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [["run-app"], ["backfill"], ["jobs"], ["jobs", "list"], ["jobs", "show"], ["jobs", "retry"]])
+def test_every_command_about_members_explains_itself(tmp_path: Path, command: list[str]) -> None:
+    exit_code, out, _ = run(*command, "--help", home=tmp_path)
+
+    assert exit_code == 0
+    assert out.startswith(f"Usage: main {' '.join(command)}")
+    assert len(out.splitlines()) > 4
+
+
+@pytest.fixture(scope="module")
+def demo_url(module_database_url: str) -> str:
+    """A database with the demo's members of one site, for tests that tell jobs of their own from others'."""
+    demo_data.fill(module_database_url, sites=1, days=60, members=20)
+    return module_database_url
+
+
+def members_of(url: str) -> list[int]:
+    with psycopg.connect(url) as connection:
+        query = "SELECT member_id FROM ai_source.members WHERE is_active AND last_visit_on IS NOT NULL ORDER BY 1"
+        return [member_id for (member_id,) in connection.execute(query)]
+
+
+def jobs_of(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT FROM biz.ai_trigger_jobs").rowcount
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("run-app app9 --site 1001 --member 1", "app9"),
+        ("run-app app2_finance --site 1001 --member 1", "app2_finance"),
+        ("run-app app3 --site 4711 --member 1", "4711"),
+        ("run-app app3 --site 1001 --member 1", "没有会员 1"),
+        ("run-app app3 --site 1001 --member 1 --assistant 2", "--assistant"),
+        ("backfill --site 4711 --members all", "4711"),
+        ("backfill --site 1001 --members all --apps app3,app10", "app10"),
+        ("backfill --site 1001 --members 12,x", "'x'"),
+        ("backfill --site 1001 --members ,", "没有指定会员"),
+        ("backfill --site 1001 --members 1,2,3", "没有会员 1、2、3"),
+        ("jobs show 99999", "99999"),
+        ("jobs retry 99999", "99999"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_line_and_makes_no_job(tmp_path: Path, demo_url: str, command: str, said: str) -> None:
+    before = jobs_of(demo_url)
+
+    exit_code, out, err = run(*command.split(), home=tmp_path, ZQYY_DATABASE_URL=demo_url)
+
+    assert (exit_code, out) == (2, "")
+    assert said in err
+    assert len(err.splitlines()) == 1, err
+    assert jobs_of(demo_url) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run-app app3 --site 1001",
+        "run-app --site 1001 --member 1",
+        "run-app app3 --site x --member 1",
+        "run-app app3,app7 --site 1001 --member 1",
+        "backfill --site 1001",
+        "backfill --members all",
+        "jobs list --status lost",
+        "jobs show x",
+        "jobs retry 0",
+    ],
+)
+def test_a_command_that_is_not_whole_says_how_it_is_used(tmp_path: Path, command: str) -> None:
+    exit_code, out, err = run(*command.split(), home=tmp_path)
+
+    assert (exit_code, out) == (2, "")
+    assert err.startswith("Usage: ")
+
+
+def test_run_app_registers_a_job_and_prints_what_the_application_answered(tmp_path: Path, demo_url: str) -> None:
+    member = members_of(demo_url)[0]
+    waiting = run(*f"run-app app7 --site 1001 --member {member} --no-wait".split(), home=tmp_path, ZQYY_DATABASE_URL=demo_url)
+    assert waiting[0] == 0 and "已登记" in waiting[1]
+
+    with running_emulator(EmulatorConfig()) as emulator:
+        settings = load_settings(
+            {
+                "ZQYY_DATABASE_URL": demo_url,
+                "DASHSCOPE_API_KEY": "emulator",
+                "DASHSCOPE_HTTP_BASE_URL": emulator.base_url,
+                "ZQYY_EVENT_RUN_IDLE_SECONDS": "5",
+                **{app.app_id_setting: app.app_type.value for app in APPS.values()},
+            }
+        )
+        with build_engine(settings) as engine, ThreadPoolExecutor(1) as thread:
+            taking = thread.submit(lambda: list(EventRun(engine, "run-1").outcomes()))
+            command = f"run-app app7_customer --site 1001 --member {member}"
+            exit_code, out, _ = run(*command.split(), home=tmp_path, ZQYY_DATABASE_URL=demo_url)
+            engine.worker.stopping.set()
+            assert len(taking.result()) == 2
+
+    assert exit_code == 0
+    assert f"app7_customer {member}：" in out
+    answer = json.loads(out[out.index("{") :])
+    assert answer and not [name for name in answer if name.startswith("_")]
+
+
+def test_a_backfills_dry_run_tells_calls_tokens_and_minutes_and_makes_no_job(tmp_path: Path, demo_url: str) -> None:
+    before = jobs_of(demo_url)
+    command = "backfill --site 1001 --members active --apps app3,app7 --dry-run"
+
+    exit_code, out, _ = run(*command.split(), home=tmp_path, ZQYY_DATABASE_URL=demo_url)
+
+    assert exit_code == 0
+    members = len(members_of(demo_url))
+    assert f"{members} 位会员" in out
+    assert re.search(rf"最多 {2 * members} 次调用，约 [\d,]+ Token，约 [\d.]+ 分钟", out), out
+    assert "app3_clue" in out and "app8" not in out
+    assert jobs_of(demo_url) == before
+
+
+def test_a_backfill_is_one_job_for_each_member_below_what_people_and_events_ask_for(tmp_path: Path, demo_url: str) -> None:
+    one, other = members_of(demo_url)[1:3]
+    command = f"backfill --site 1001 --members {one},{other},{one} --apps app3 --no-wait"
+
+    exit_code, out, _ = run(*command.split(), home=tmp_path, ZQYY_DATABASE_URL=demo_url)
+
+    assert exit_code == 0
+    batch = re.search(r"批次 (\S+)：2 个任务", out)
+    assert batch is not None
+    with psycopg.connect(demo_url) as connection:
+        made = connection.execute(
+            "SELECT member_id, event_type, app_chain, priority FROM biz.ai_trigger_jobs WHERE batch_id = %s ORDER BY id", [batch[1]]
+        ).fetchall()
+    assert made == [(one, "backfill", "app3", -10), (other, "backfill", "app3", -10)]
+
+
+def test_jobs_are_listed_shown_and_retried(tmp_path: Path, database_url: str) -> None:
+    def jobs(*arguments: str) -> tuple[int, str, str]:
+        return run("jobs", *arguments, home=tmp_path, ZQYY_DATABASE_URL=database_url)
+
+    assert jobs("list") == (0, "没有这样的任务\n", "")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO biz.sites (site_id, site_name) VALUES (1001, '朝阳店')")
+        add = (
+            "INSERT INTO biz.ai_trigger_jobs (id, event_type, site_id, member_id, payload, status, app_chain, dedup_key, business_date,"
+            " error_message) VALUES (%s, 'consumption', 1001, 7, '{}', %s, 'app3→app8→app7', 'consumption|1001|7|-|2026-04-20|live',"
+            " '2026-04-20', %s)"
+        )
+        connection.execute(add, [5001, "partial", "1 个步骤未完成 [x]"])
+        connection.execute(add, [5002, "completed", None])
+
+    listed = jobs("list")[1]
+    assert all(part in listed for part in ("5001", "5002", "app3→app8→app7", "1 个步骤未完成 [x]"))
+    assert "5002" not in jobs("list", "--status", "partial", "--status", "failed")[1]
+    assert jobs("list", "--member", "8")[1] == "没有这样的任务\n"
+    assert "5001" in jobs("show", "5001")[1]
+
+    of_a_good_one = jobs("retry", "5002")
+    retried = jobs("retry", "5001")
+    again = jobs("retry", "5001")
+
+    assert (of_a_good_one[0], retried[0], again[0]) == (2, 0, 2)
+    assert "completed" in of_a_good_one[2] and len(of_a_good_one[2].splitlines()) == 1
+    assert "重试任务 5001" in retried[1]
+    assert "已有重试" in again[2] and len(again[2].splitlines()) == 1
+    assert "重试 5001" in jobs("list", "--status", "pending")[1]
 
 
 def test_a_pause_says_why_to_everybody_and_ends_by_resume(tmp_path: Path, database_url: str) -> None:

@@ -13,7 +13,9 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
     settings = load_settings({})
     assert settings.database_url is None
     assert settings.dashscope_api_key is None
-    assert (settings.step_timeout_seconds, settings.reuse_max_age_days) == (180, 35)
+    assert (settings.step_timeout_seconds, settings.chain_timeout_seconds, settings.reuse_max_age_days) == (180, 900, 35)
+    assert (settings.event_run_idle_seconds, settings.event_run_max_age_seconds) == (300, 1800)
+    assert (settings.job_stuck_seconds, settings.active_member_days) == (600, 180)
     assert (settings.site_calls_per_minute, settings.site_calls_burst, settings.app_calls_per_second) == (240, 72, 100)
     assert (settings.llm_concurrency, settings.breaker_failures, settings.breaker_cooldown_seconds) == (64, 5, 60)
     assert (settings.daily_token_limit, settings.monthly_token_limit) == (20_000_000, 400_000_000)
@@ -38,6 +40,11 @@ def test_an_empty_value_counts_as_unset() -> None:
         ("ZQYY_STEP_TIMEOUT_SECONDS", "-1"),
         ("ZQYY_STEP_TIMEOUT_SECONDS", "nan"),
         ("ZQYY_GUARD_WAIT_SECONDS", "inf"),
+        ("ZQYY_CHAIN_TIMEOUT_SECONDS", "0"),
+        ("ZQYY_JOB_STUCK_SECONDS", "59"),
+        ("ZQYY_EVENT_RUN_IDLE_SECONDS", "0"),
+        ("ZQYY_EVENT_RUN_MAX_AGE_SECONDS", "inf"),
+        ("ZQYY_ACTIVE_MEMBER_DAYS", "0"),
         ("ZQYY_DAILY_TOKEN_LIMIT", "1.5"),
         ("ZQYY_LEASE_SECONDS", "0.5"),
         ("ZQYY_LEASE_SECONDS", "inf"),

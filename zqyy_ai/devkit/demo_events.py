@@ -107,11 +107,11 @@ class EventEnd:
 
 def fire_events(database: Database, site_id: int) -> list[FiredEvent]:
     """A settled consumption with an assistant, a note, an assignment; fewer where the site's data have less to tell of."""
-    with database.transaction() as connection:
-        try:
+    try:
+        with database.autocommit() as connection:
             found = _what_happened(connection, site_id)
-        except psycopg.ProgrammingError:
-            return []  # no such views, or not for us to read
+    except psycopg.ProgrammingError:
+        return []  # no such views, or not for us to read
     fired = []
     for name, title, payload in found:
         with database.autocommit() as connection:

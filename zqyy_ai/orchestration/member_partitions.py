@@ -63,12 +63,14 @@ def sync_members(database: Database, instance: DagsterInstance, *, now: datetime
         active |= trigger_jobs.members_with_jobs(connection, since)
         open_sites = {site.site_id for site in sites.active_sites(connection)}
     wanted = {member_key(site_id, member_id) for site_id, member_id in active if site_id in open_sites}
+    of_closed_sites = {member_key(site_id, member_id) for site_id, member_id in active if site_id not in open_sites}
     new, stale = sorted(wanted - present, key=_by_number), sorted(present - wanted, key=_by_number)
     added = removed = 0
     while added < len(new) and time.monotonic() < deadline:
         instance.add_dynamic_partitions(MEMBER_PARTITIONS_NAME, new[added : added + _ADDED_TOGETHER])
         added = min(len(new), added + _ADDED_TOGETHER)
-    if len(stale) > max(len(present) / 2, _FEW):
+    # Whoever closes a site means it.
+    if len(set(stale) - of_closed_sites) > max(len(present) / 2, _FEW):
         return MembersSynced(added, left_added=len(new) - added, kept=len(stale))
     while removed < len(stale) and time.monotonic() < deadline:
         for key in stale[removed : removed + _REMOVED_TOGETHER]:

@@ -91,6 +91,14 @@ def test_a_payload_that_cannot_be_meant_is_refused_in_words_for_an_operator(name
         parse_event(name, payload)
 
 
+@pytest.mark.parametrize("value", ["13800138000", [13800138000], {"phone": 13800138000}, 13800138000.5, -13800138000])
+def test_a_refusal_never_repeats_what_stood_in_the_field(value: Any) -> None:
+    """It may be somebody's phone number in the wrong place, and refusals go to logs and webhooks."""
+    with pytest.raises(ValueError, match="member_id 必须是正整数") as refused:
+        parse_event(CONSUMPTION, {"site_id": 1001, "member_id": value})
+    assert "138" not in str(refused.value)
+
+
 def test_each_event_runs_the_chain_of_the_original_system() -> None:
     assert chain(CONSUMPTION) == "app3→app8→app7"
     assert chain(CONSUMPTION, has_assistant=True, assistant_id=12) == "app3→app8→app7→app4→app5"

@@ -1,10 +1,13 @@
 """Real runs: a Dagster instance on PostgreSQL, a demo warehouse, and the emulator over HTTP, all of one test alone."""
 
+import json
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -30,6 +33,25 @@ class Stage:
     emulator: RunningEmulator
     environment: dict[str, str]
     business_date: date
+
+
+def rows(stage: Stage, query: str, *parameters: object) -> list[dict[str, Any]]:
+    with stage.database.autocommit() as connection:
+        return connection.execute(query.encode(), parameters or None).fetchall()
+
+
+def emulator_counts(stage: Stage) -> dict[str, int]:
+    with urllib.request.urlopen(f"{stage.emulator.origin}/control/calls", timeout=10) as answer:
+        counts: dict[str, int] = json.load(answer)["total"]
+    return counts
+
+
+def plan_faults(stage: Stage, *faults: dict[str, Any], latency_seconds: float = 0.0) -> None:
+    plan = {"faults": list(faults), "latency": {"seconds": latency_seconds}}
+    request = urllib.request.Request(
+        f"{stage.emulator.origin}/control/plan", json.dumps(plan).encode(), {"Content-Type": "application/json"}, method="PUT"
+    )
+    urllib.request.urlopen(request, timeout=10).close()
 
 
 DAGSTER_YAML = """

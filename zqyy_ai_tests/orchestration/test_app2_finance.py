@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 from zqyy_ai.definitions import defs
 from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey
 from zqyy_ai.orchestration.partitions import finance_key, range_of_site
-from zqyy_ai_tests.orchestration.conftest import Stage
+from zqyy_ai_tests.orchestration.conftest import Stage, emulator_counts, plan_faults, rows
 
 SITE = 1001
 ASSET = dg.AssetKey("app2_finance")
@@ -43,25 +42,6 @@ def materialised(result: dg.ExecuteInProcessResult) -> set[str]:
 
 def all_keys(site_id: int = SITE) -> set[str]:
     return {finance_key(site_id, window) for window in WINDOW_KEYS}
-
-
-def emulator_counts(stage: Stage) -> dict[str, int]:
-    with urllib.request.urlopen(f"{stage.emulator.origin}/control/calls", timeout=10) as answer:
-        counts: dict[str, int] = json.load(answer)["total"]
-    return counts
-
-
-def plan_faults(stage: Stage, *faults: dict[str, Any], latency_seconds: float = 0.0) -> None:
-    plan = {"faults": list(faults), "latency": {"seconds": latency_seconds}}
-    request = urllib.request.Request(
-        f"{stage.emulator.origin}/control/plan", json.dumps(plan).encode(), {"Content-Type": "application/json"}, method="PUT"
-    )
-    urllib.request.urlopen(request, timeout=10).close()
-
-
-def rows(stage: Stage, query: str) -> list[dict[str, Any]]:
-    with stage.database.autocommit() as connection:
-        return connection.execute(query.encode()).fetchall()
 
 
 def windows_with_an_answer_of_the_model(stage: Stage) -> int:

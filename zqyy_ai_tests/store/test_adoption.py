@@ -8,6 +8,7 @@ import pytest
 
 from zqyy_ai.domain.errors import SchemaConflict
 from zqyy_ai.store import sites
+from zqyy_ai.store.clues import ClueSource, StoredClue, replace_clues
 from zqyy_ai.store.database import Database
 from zqyy_ai.store.migrations import migrate
 from zqyy_ai_tests.conftest import fresh_database
@@ -98,8 +99,32 @@ def unmigrated_database_url(server_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def original_database_url(unmigrated_database_url: str) -> str:
-    execute(unmigrated_database_url, f"DROP SCHEMA IF EXISTS biz CASCADE; {ORIGINAL_TABLES}")
+    execute(
+        unmigrated_database_url,
+        f"DROP SCHEMA IF EXISTS biz CASCADE; DROP TABLE IF EXISTS {CLUES}; DROP TYPE IF EXISTS clue_source; {ORIGINAL_TABLES}",
+    )
     return unmigrated_database_url
+
+
+# What the back office has of its own: other types, a serial, an enumeration, columns that are not ours.
+ORIGINAL_CLUES = """
+CREATE TYPE clue_source AS ENUM ('manual', 'ai_consumption', 'ai_note');
+CREATE TABLE public.member_retention_clue (
+    id serial PRIMARY KEY,
+    member_id integer NOT NULL,
+    category varchar(20) NOT NULL,
+    summary varchar(200) NOT NULL,
+    detail text,
+    site_id integer NOT NULL,
+    source clue_source NOT NULL DEFAULT 'manual',
+    recorded_by_name varchar(100),
+    recorded_by_assistant_id integer,
+    is_pinned boolean NOT NULL DEFAULT false,
+    created_at timestamp DEFAULT now()
+);
+INSERT INTO public.member_retention_clue (member_id, category, summary, site_id, is_pinned) VALUES (7, '重要反馈', '人写的', 1001, true);
+"""
+CLUES = "public.member_retention_clue"
 
 
 def execute(url: str, statements: str) -> None:
@@ -245,3 +270,57 @@ def test_the_original_dispatchers_statement_still_ends_its_own_jobs(original_dat
         assert ended.rowcount == 1
         found = connection.execute("SELECT DISTINCT site_id FROM biz.sites WHERE site_id IS NOT NULL").fetchall()
         assert sorted(found) == [(1001,), (1002,)]
+
+
+def refused_clues(url: str, *changes: str) -> str:
+    """The same for the clues' table, which the back office owns."""
+    execute(url, ORIGINAL_CLUES + ";".join(changes))
+    before = schema_of(url), rows_of(url, CLUES)
+    with pytest.raises(SchemaConflict) as refused:
+        migrate(url)
+    assert (schema_of(url), rows_of(url, CLUES)) == before
+    return str(refused.value)
+
+
+def test_the_back_offices_clues_are_kept_and_ours_fit_beside_them(original_database_url: str) -> None:
+    execute(original_database_url, ORIGINAL_CLUES)
+    [of_people] = rows_of(original_database_url, CLUES)
+    assert migrate(original_database_url).is_current
+    of_visits = StoredClue("消费习惯", "📅 偏好周末下午", "细节" * 100, "小王")
+    with Database(original_database_url) as database:
+        for clue in (of_visits, StoredClue("玩法偏好", "🎱 常打斯诺克", "", "系统")):
+            with database.transaction() as connection:
+                assert replace_clues(connection, 1001, 7, ClueSource.CONSUMPTION, [clue])
+    kept = {row["source"]: row for row in rows_of(original_database_url, CLUES)}
+    assert kept.keys() == {"manual", "ai_consumption"}
+    assert kept["manual"] == of_people
+    assert kept["ai_consumption"]["summary"] == "🎱 常打斯诺克"
+
+
+def test_a_clues_table_that_lacks_a_column_gets_it(original_database_url: str) -> None:
+    execute(original_database_url, f"{ORIGINAL_CLUES}; ALTER TABLE {CLUES} DROP recorded_by_name, DROP recorded_by_assistant_id")
+    migrate(original_database_url)
+    [row] = rows_of(original_database_url, CLUES)
+    assert (row["recorded_by_name"], row["recorded_by_assistant_id"], row["summary"]) == (None, None, "人写的")
+
+
+def test_without_a_clues_table_the_migration_makes_one(original_database_url: str) -> None:
+    migrate(original_database_url)
+    assert rows_of(original_database_url, CLUES) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("ALTER member_id TYPE text", "column member_id has type text"),
+        ("ALTER source TYPE integer USING 0", "column source has type integer"),
+        ("ALTER summary TYPE varchar(50)", "column summary holds at most 50 characters, but 70 are needed"),
+        ("ALTER recorded_by_assistant_id SET NOT NULL", "column recorded_by_assistant_id does not allow NULL"),
+        ("ADD COLUMN tenant text NOT NULL", "columns that zqyy_ai does not know and that have no default: tenant"),
+    ],
+)
+def test_a_clues_table_that_ours_do_not_fit_stops_the_migration(original_database_url: str, change: str, said: str) -> None:
+    prepare = f"DELETE FROM {CLUES}; ALTER TABLE {CLUES} ALTER source DROP DEFAULT"
+    refused = refused_clues(original_database_url, prepare, f"ALTER TABLE {CLUES} {change}")
+    assert said in refused
+    assert "run the migration again" in refused

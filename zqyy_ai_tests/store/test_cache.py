@@ -2,8 +2,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from zqyy_ai.store import cache
+from zqyy_ai.store import cache, run_logs
 from zqyy_ai.store.database import Connection, Database
+from zqyy_ai.store.run_logs import RunEnd, RunStatus, RunSubject
 
 APP2, SITE, TARGET = "app2_finance", 1001, "this_month__all"
 NOW = datetime(2025, 6, 18, 2, 0, tzinfo=UTC)
@@ -127,3 +128,29 @@ def test_valid_targets_are_the_newest_valid_finance_answers_of_a_site(connection
     targets = [TARGET, "this_month__vip", "last_month__all", "this_week__all", "last_week__all"]
     found = cache.valid_targets(connection, SITE, targets, now=NOW)
     assert {target: answer.id for target, answer in found.items()} == {TARGET: newest, "this_month__vip": area}
+
+
+def test_the_targets_with_a_valid_answer_are_known_by_type_and_site(connection: Connection) -> None:
+    write(connection, target_id="valid")
+    write(connection, target_id="for ever", expires_at=None)
+    write(connection, target_id="expired", expires_at=EARLIER)
+    write(connection, target_id="elsewhere", site_id=1002)
+    set_status(connection, write(connection, target_id="of an old writer"), None)
+    set_status(connection, write(connection, target_id="invalidated"), "invalidated")
+    assert cache.valid_target_ids(connection, APP2, SITE, now=NOW) == {"valid", "for ever", "of an old writer"}
+    assert cache.valid_target_ids(connection, "app3_clue", SITE, now=NOW) == set()
+
+
+def test_the_answers_that_a_jobs_calls_brought_are_the_newest_valid_ones_of_each_target(connection: Connection) -> None:
+    def answered(job_id: int, target_id: str, status: RunStatus = RunStatus.SUCCESS) -> int:
+        log_id = run_logs.start(connection, RunSubject(APP2, SITE, target_id, "event", trigger_job_id=job_id), "")
+        run_logs.finish(connection, log_id, RunEnd(status, 1, 1, ""))
+        return cache.write_cache(connection, APP2, SITE, target_id, {}, expires_at=LATER, run_log_id=log_id)
+
+    answered(5, "a")
+    again, retried = answered(5, "a"), answered(6, "b")
+    answered(7, "c")
+    set_status(connection, answered(5, "d"), "invalidated")
+    answered(5, "e", RunStatus.FAILED)
+    assert cache.answers_of_jobs(connection, [5, 6]) == {(APP2, "a"): again, (APP2, "b"): retried}
+    assert cache.answers_of_jobs(connection, []) == {}
