@@ -179,7 +179,6 @@ class MemberChain:
         self._own_answers: dict[tuple[str, str], int] = {}
         self._claim: StepClaim | None = None
         self._claim_token = uuid4()
-        self._brought: dict[tuple[AppType, str], int] = {}
         self._has_new_answer = False
         self._seconds_left = engine.settings.chain_timeout_seconds
 
@@ -228,7 +227,7 @@ class MemberChain:
             started = time.monotonic()
             result = self._result_of(step)
             self._seconds_left -= time.monotonic() - started
-            self._remember(step, result)
+            self._has_new_answer = self._has_new_answer or self._is_new(step, result)
             outcome = StepOutcome(self.site_id, self.work.member_id, step, result, self.work.job.id)
             self.outcomes.append(outcome)
             return outcome
@@ -236,14 +235,10 @@ class MemberChain:
             self.failure = failure
             raise
 
-    def _remember(self, step: MemberStep, result: StepResult) -> None:
-        if not result.status.is_good or result.cache_id is None:
-            return
-        target_id = _target_id(step, self.work.member_id)
-        self._brought[step.app_type, target_id] = result.cache_id
-        own = self._own_answers.get((APPS[step.app_type].cache_type, target_id))
-        is_new = result.status is StepStatus.ANSWERED or (own is not None and own != result.cache_id)
-        self._has_new_answer = self._has_new_answer or is_new
+    def _is_new(self, step: MemberStep, result: StepResult) -> bool:
+        """Whether the step brought what the job's own later answers, of an earlier round, can't have known."""
+        own = self._own_answers.get((APPS[step.app_type].cache_type, _target_id(step, self.work.member_id)))
+        return result.status is StepStatus.ANSWERED or (own is not None and result.status.is_good and result.cache_id != own)
 
     def progress(self) -> dict[str, int]:
         """The job's counters: `total`, `done`, `reused`, `failed` and `skipped` steps of this round, `calls` and `tokens` of all rounds."""
@@ -377,12 +372,8 @@ class MemberChain:
         )
 
     def _former(self, app_type: AppType, target_id: str) -> FormerAnswer | None:
-        """What this chain has brought, also where another one has written since; else the newest valid answer."""
-        brought = self._brought.get((app_type, target_id))
-        found = None
-        if brought is not None:
-            found = self._engine.database.patiently(lambda connection: cache.get(connection, brought), in_one_transaction=False)
-        found = found or self._latest(APPS[app_type], target_id)
+        """The newest valid answer: this chain's own where it has just brought one. What another job has written since is never gone behind."""
+        found = self._latest(APPS[app_type], target_id)
         return FormerAnswer(found.result_json, found.created_at) if found else None
 
     def _history(self, app: App, target_id: str) -> list[FormerAnswer]:

@@ -89,7 +89,7 @@ class StepRequest:
     `facts`: what the prompt holds, for the check of the answer's numbers; without them an answer is not checked.
     `hashed_prompt`: the prompt without what may change and still ask the same (former answers); the prompt itself unless given.
     `reuse_not_before` bars the reuse of answers older than that moment (`regenerate`). `own_cache_id`: an answer that this very job has paid
-    for before; it is taken whatever its input was. `beside` writes what belongs to the answer, in its transaction and behind a savepoint:
+    for before; it is taken whatever its input was, or a newer one of another job in its place. `beside` writes what belongs to the answer, in its transaction and behind a savepoint:
     where it can't be written, the answer stays and the step has failed.
     """
 
@@ -262,8 +262,11 @@ class GuardedStep:
 
     def _reuse(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult | None:
         """The newest valid answer, its expiry moved on, when it was made from the same input."""
-        found = self._reusable(request, input_hash)
-        if found is None:
+        found = self._database.patiently(
+            lambda connection: cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id),
+            in_one_transaction=False,
+        )
+        if found is None or not self._may_reuse(found, request, input_hash):
             return None
         expires_at, reused = self._expires_at(request), found
         # An answer of a time before the numbers check is checked for who looks now; its row stays as it is.
@@ -282,24 +285,13 @@ class GuardedStep:
         reused_result = self._database.patiently(reuse)
         return None if reused_result is None else self._told(request, reused_result)
 
-    def _reusable(self, request: StepRequest, input_hash: str) -> CachedAnswer | None:
-        """The job's own answer, also where another job has written a newer one since; else the newest, if it was made from the same input."""
-        own_cache_id = request.own_cache_id
-        if own_cache_id is not None:
-            own = self._database.patiently(lambda connection: cache.get(connection, own_cache_id), in_one_transaction=False)
-            if own is not None and self._may_reuse(own, request, input_hash):
-                return own
-        newest = self._database.patiently(
-            lambda connection: cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id),
-            in_one_transaction=False,
-        )
-        return newest if newest is not None and self._may_reuse(newest, request, input_hash) else None
-
     def _may_reuse(self, found: CachedAnswer, request: StepRequest, input_hash: str) -> bool:
         oldest = self._clock.now() - timedelta(days=self._settings.reuse_max_age_days)
         if request.reuse_not_before is not None:
             oldest = max(oldest, request.reuse_not_before)
-        is_equal = found.input_hash == input_hash or found.id == request.own_cache_id
+        # The job's own answer, or a newer one that another job has written since: the target is answered, and not paid again.
+        is_own = request.own_cache_id is not None and found.id >= request.own_cache_id
+        is_equal = found.input_hash == input_hash or is_own
         return is_equal and found.created_at >= oldest
 
     def _write_fixed_answer(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult:

@@ -58,12 +58,6 @@ def get_reusable(connection: Connection, cache_type: str, site_id: int, target_i
     return CachedAnswer(**row) if row else None
 
 
-def get(connection: Connection, cache_id: int) -> CachedAnswer | None:
-    """The row, as long as it is valid."""
-    row = connection.execute(named_queries("cache")["get"], {"cache_id": cache_id}).fetchone()
-    return CachedAnswer(**row) if row else None
-
-
 def write_cache(
     connection: Connection,
     cache_type: str,

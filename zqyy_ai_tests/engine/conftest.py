@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from zqyy_ai.devkit.emulator import running_emulator
+from zqyy_ai.engine import event_run, member_run
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai_tests.conftest import fresh_database, template_database
@@ -74,13 +75,20 @@ def demo_template(server_url: str, migrated_template: str) -> str:
 
 @pytest.fixture(scope="module")
 def module_demo_database(server_url: str, demo_template: str) -> Iterator[Database]:
-    with fresh_database(server_url, demo_template) as url, Database(url, max_connections=16) as opened:
+    with fresh_database(server_url, demo_template) as url, Database(url, max_connections=16, application_name="zqyy_ai tests") as opened:
         remember(opened)
         yield opened
 
 
 @pytest.fixture
-def bench(module_demo_database: Database, emulator: EmulatorControl) -> Iterator[MemberBench]:
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run notices within moments that it is over: many tests wait for nothing else."""
+    for run in (event_run, member_run):
+        monkeypatch.setattr(run, "_TAKE_SECONDS", 0.05)
+
+
+@pytest.fixture
+def bench(module_demo_database: Database, emulator: EmulatorControl, quick_looks: None) -> Iterator[MemberBench]:
     """The module's database with demo members, and its emulator, as they were at their start."""
     restore(module_demo_database)
     with (
@@ -91,7 +99,7 @@ def bench(module_demo_database: Database, emulator: EmulatorControl) -> Iterator
 
 
 @pytest.fixture
-def own_bench(server_url: str, demo_template: str, emulator: EmulatorControl) -> Iterator[MemberBench]:
+def own_bench(server_url: str, demo_template: str, emulator: EmulatorControl, quick_looks: None) -> Iterator[MemberBench]:
     """The same with a database of the test's own, for who changes the schema."""
     with (
         fresh_database(server_url, demo_template) as url,

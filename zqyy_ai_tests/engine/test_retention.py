@@ -298,6 +298,21 @@ def test_rates_that_are_booked_ahead_stay(database: Database, connection: Connec
 # How it goes about it
 
 
+def test_event_runs_go_when_they_are_old_and_over_closed_or_not(database: Database, connection: Connection) -> None:
+    for run_id, age, lease_age, closed in (
+        ("closed", days(181), days(181), True),
+        ("dead", days(181), days(181), False),
+        ("still at work", days(181), days(0), False),
+        ("young", days(179), days(179), True),
+    ):
+        connection.execute(
+            "INSERT INTO biz.ai_event_runs VALUES (%s, gen_random_uuid(), %s, %s, %s)",
+            [run_id, NOW - age, NOW - lease_age, NOW - age if closed else None],
+        )
+    assert clean(database)["event_runs"].done == 2
+    assert [row["run_id"] for row in connection.execute("SELECT run_id FROM biz.ai_event_runs ORDER BY 1")] == ["still at work", "young"]
+
+
 def fill(connection: Connection) -> None:
     """Something of everything, old and young, with retries and events."""
     connection.execute(
@@ -331,13 +346,19 @@ def fill(connection: Connection) -> None:
         [NOW],
     )
     connection.execute("INSERT INTO biz.ai_rate_limits SELECT g::text, %s - g * interval '1 hour' FROM generate_series(0, 99) g", [NOW])
+    connection.execute(
+        "INSERT INTO biz.ai_event_runs SELECT g::text, gen_random_uuid(), opened_at, opened_at + interval '1 minute',"
+        " CASE WHEN g %% 3 > 0 THEN opened_at + interval '1 hour' END"
+        " FROM generate_series(0, 99) g CROSS JOIN LATERAL (SELECT %s - g * interval '5 days' AS opened_at) AS run",
+        [NOW],
+    )
 
 
 FEW = load_settings({"ZQYY_CACHE_ROWS_PER_TYPE_AND_SITE": "50"})
 
 
 def content(connection: Connection) -> dict[str, int]:
-    tables = ("cache", "run_logs", "live_events", "trigger_jobs", "events", "seen_etl_runs", "budget_windows", "rate_limits")
+    tables = ("cache", "run_logs", "live_events", "trigger_jobs", "events", "seen_etl_runs", "budget_windows", "rate_limits", "event_runs")
     return {
         table: connection.execute(f"SELECT sum(hashtext(t::text)::bigint) AS picture FROM biz.ai_{table} t".encode()).fetchone()["picture"]  # type: ignore[index]
         for table in tables
@@ -521,7 +542,7 @@ def test_old_rows_are_found_by_an_index(database: Database, connection: Connecti
         connection.execute(f"INSERT INTO biz.{table} ({columns}) SELECT {values} FROM generate_series(0, 29999) g".encode(), {"now": NOW})
         connection.execute(f"ANALYZE biz.{table}".encode())
     plans = {}
-    small = {"rate_limits", "alerts", "alert_deliveries", "seen_etl_runs", "budget_windows"}
+    small = {"rate_limits", "alerts", "alert_deliveries", "seen_etl_runs", "budget_windows", "event_runs"}
     for rule in rules(SETTINGS, NOW):
         if rule.name in small:
             continue

@@ -22,11 +22,6 @@ WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND target_id = %(ta
 ORDER BY created_at DESC, id DESC
 LIMIT 1
 
--- name: get
-SELECT id, cache_type, site_id, target_id, result_json, score, triggered_by, created_at, expires_at, status, input_hash, run_log_id
-FROM biz.ai_cache
-WHERE id = %(cache_id)s AND (status = 'valid' OR status IS NULL)
-
 -- name: write
 INSERT INTO biz.ai_cache (cache_type, site_id, target_id, result_json, triggered_by, score, expires_at, status, input_hash, run_log_id, created_at)
 VALUES (%(cache_type)s, %(site_id)s, %(target_id)s, %(result_json)s, %(triggered_by)s, %(score)s, %(expires_at)s, 'valid',
