@@ -67,8 +67,15 @@ def alert_receiver() -> Iterator[AlertReceiver]:
 
 @pytest.fixture(scope="package")
 def served_stack(alert_receiver: AlertReceiver) -> Iterator[Stack]:
-    # More calls than a site may make in a minute, fewer at once than windows: a prewarm can be caught in its middle.
-    home = Home.make(ZQYY_SITE_CALLS_BURST="1000", ZQYY_LLM_CONCURRENCY="12", ZQYY_ALERT_WEBHOOKS=alert_receiver.url)
+    home = Home.make(
+        # More calls than a site may make in a minute, fewer at once than windows: a prewarm can be caught in its middle.
+        ZQYY_SITE_CALLS_BURST="1000",
+        ZQYY_LLM_CONCURRENCY="12",
+        ZQYY_ALERT_WEBHOOKS=alert_receiver.url,
+        # What opens in a journey is over before the next one; a run that takes events is seen to its end.
+        ZQYY_BREAKER_COOLDOWN_SECONDS="3",
+        ZQYY_EVENT_RUN_IDLE_SECONDS="4",
+    )
     try:
         with Stack(home) as stack:
             marker = json.loads((home.folder / "stack.json").read_text())["marker"]

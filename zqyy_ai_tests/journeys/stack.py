@@ -36,9 +36,14 @@ PARTITIONS = """{ assetNodeOrError(assetKey: {path: ["app2_finance"]}) { ... on 
     } } } } } } }"""
 RUNS = """query($filter: RunsFilter!) { runsOrError(filter: $filter) { __typename ... on Runs {
     results { runId status jobName tags { key value } } } } }"""
-CHECKS = """query($check: String!, $partition: String!) {
-    assetCheckExecutions(assetKey: {path: ["app2_finance"]}, checkName: $check, partition: $partition, limit: 1) {
+CHECKS = """query($asset: String!, $check: String!, $partition: String!) {
+    assetCheckExecutions(assetKey: {path: [$asset]}, checkName: $check, partition: $partition, limit: 1) {
         status partition runId } }"""
+MATERIALISATIONS = """query($asset: String!, $partition: String!) { assetNodeOrError(assetKey: {path: [$asset]}) { ... on AssetNode {
+    assetMaterializations(partitions: [$partition]) { runId partition } } } }"""
+LAUNCH_RUN = """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 ENGINE_EVENTS = """query($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
     ... on EngineEvent { message } } } } }"""
 
@@ -199,6 +204,33 @@ class Stack:
         asked = self.run("prewarm", "--site", str(site_id), "--no-wait")
         assert asked.returncode == 0, asked.stderr
 
+    # Events.
+
+    def fire(self, event_name: str, **payload: Any) -> int:
+        """As a back end fires it; returns the inbox row's id."""
+        return self.count("SELECT biz.fire_ai_event(%s, %s::jsonb)", event_name, json.dumps(payload))
+
+    def jobs_of(self, *event_ids: int) -> list[dict[str, Any]]:
+        """The jobs that the events have become, in the events' order; events that intake has not seen yet have none."""
+        return self.sql(
+            "SELECT job.* FROM unnest(%s::bigint[]) WITH ORDINALITY AS asked (event_id, place) JOIN biz.ai_events AS event ON event.id = event_id"
+            " JOIN biz.ai_trigger_jobs AS job ON job.id = event.trigger_job_id ORDER BY place",
+            list(event_ids),
+        )
+
+    def wait_for_ends(self, *event_ids: int, seconds: float = 60) -> list[dict[str, Any]]:
+        """The events' jobs, as soon as each is at its end."""
+
+        def are_over() -> bool:
+            jobs = self.jobs_of(*event_ids)
+            return len(jobs) == len(event_ids) and all(job["finished_at"] is not None for job in jobs)
+
+        try:
+            eventually(are_over, seconds=seconds, every_seconds=POLL_SECONDS)
+        except AssertionError:
+            raise AssertionError(f"not all at their end after {seconds} s: {self.jobs_of(*event_ids)}") from None
+        return self.jobs_of(*event_ids)
+
     # Dagster.
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
@@ -234,10 +266,42 @@ class Stack:
                 return PartitionStatuses(frozenset(windows["materializedPartitions"]), frozenset(windows["failedPartitions"]))
         return PartitionStatuses()
 
-    def check_status(self, check: str, partition: str) -> str | None:
+    def check_status(self, check: str, partition: str, *, asset: str = "app2_finance") -> str | None:
         """The newest evaluation of a check for one partition."""
-        executions = self.graphql(CHECKS, check=check, partition=partition)["assetCheckExecutions"]
+        executions = self.graphql(CHECKS, asset=asset, check=check, partition=partition)["assetCheckExecutions"]
         return str(executions[0]["status"]) if executions else None
+
+    def materialised_by(self, asset: str, partition: str) -> list[str]:
+        """The runs that materialised the asset's partition, the newest first."""
+        found = self.graphql(MATERIALISATIONS, asset=asset, partition=partition)["assetNodeOrError"]["assetMaterializations"]
+        return [str(materialisation["runId"]) for materialisation in found]
+
+    def materialise(self, asset: str, partition: str, **dimensions: str) -> str:
+        """One partition, launched as the UI launches it; returns the run's id. `dimensions`: of a partition that has two."""
+        tags = {"dagster/partition": partition} | {f"dagster/partition/{name}": key for name, key in dimensions.items()}
+        asked = {
+            "mode": "default",
+            "runConfigData": "{}",
+            "executionMetadata": {"tags": [{"key": name, "value": value} for name, value in tags.items()]},
+            "selector": {
+                "repositoryLocationName": "zqyy_ai",
+                "repositoryName": "__repository__",
+                "pipelineName": "__ASSET_JOB",
+                "assetSelection": [{"path": [asset]}],
+                "assetCheckSelection": None,
+            },
+        }
+        launched = self.graphql(LAUNCH_RUN, params=asked)["launchPipelineExecution"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return str(launched["run"]["runId"])
+
+    def run_status(self, run_id: str) -> str:
+        return str(self.graphql(RUN, id=run_id)["runOrError"]["status"])
+
+    def wait_for_run_end(self, run_id: str, *, seconds: float = 90) -> str:
+        """The status with which the run has ended."""
+        eventually(lambda: self.run_status(run_id) in {"SUCCESS", "FAILURE", "CANCELED"}, seconds=seconds, every_seconds=POLL_SECONDS)
+        return self.run_status(run_id)
 
     def worker_pid(self, run_id: str) -> int:
         """The process that executes the run, by Dagster's own word."""
@@ -246,6 +310,14 @@ class Stack:
             if found and not before:
                 return int(after.rstrip(")"))
         raise AssertionError(f"run {run_id} names no process")
+
+    def kill_code_server(self) -> None:
+        """kill -9 of the code server and of the process behind it that loads the code; runs are left alone."""
+        for process in psutil.process_iter(["cmdline", "environ"]):
+            words = process.info["cmdline"] or []
+            is_ours = (process.info["environ"] or {}).get("ZQYY_HOME") == str(self.home.folder)
+            if is_ours and ("code-server" in words or ("api" in words and "grpc" in words)):
+                process.kill()
 
     # The emulator.
 

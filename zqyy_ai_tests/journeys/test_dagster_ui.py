@@ -1,7 +1,5 @@
 """What the operator's clicks in Dagster's UI start, by the requests that the UI sends."""
 
-from typing import Any
-
 import pytest
 
 from zqyy_ai_tests.devkit.waiting import eventually
@@ -14,9 +12,6 @@ KEYS = '{ assetNodeOrError(assetKey: {path: ["app2_finance"]}) { ... on AssetNod
 LAUNCH_BACKFILL = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
     __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 BACKFILL = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
-LAUNCH_RUN = """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
-    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
 
 def await_partitions(stack: Stack, site_id: int) -> None:
@@ -51,35 +46,14 @@ def test_a_backfill_of_a_whole_site_is_one_run(stack: Stack, site: int) -> None:
 
 def test_one_partition_is_materialised_alone(stack: Stack, site: int) -> None:
     await_partitions(stack, site)
-    key = f"{site}|last_quarter__snooker"
+    window = "last_quarter__snooker"
     before = stack.emulator_counts()["posts"]
 
-    launched = stack.graphql(LAUNCH_RUN, params=one_partition(key))["launchPipelineExecution"]
+    run_id = stack.materialise("app2_finance", f"{site}|{window}", site=str(site), window=window)
 
-    assert launched["__typename"] == "LaunchRunSuccess", launched
-    run_id = launched["run"]["runId"]
-    ended = ("SUCCESS", "FAILURE", "CANCELED")
-    eventually(lambda: stack.graphql(RUN, id=run_id)["runOrError"]["status"] in ended, seconds=90, every_seconds=POLL_SECONDS)
-    assert stack.graphql(RUN, id=run_id)["runOrError"]["status"] == "SUCCESS"
-    assert stack.partitions(site).materialised == {"last_quarter__snooker"}
+    assert stack.wait_for_run_end(run_id) == "SUCCESS"
+    assert stack.partitions(site).materialised == {window}
     assert stack.partitions(site).failed == frozenset()
     assert stack.emulator_counts()["posts"] - before == 1
     (job,) = stack.jobs(site)
-    assert (job["event_type"], job["status"], job["payload"]["targets"]) == ("run_app", "completed", ["last_quarter__snooker"])
-
-
-def one_partition(key: str) -> dict[str, Any]:
-    site, _, window = key.partition("|")
-    tags = {"dagster/partition": key, "dagster/partition/site": site, "dagster/partition/window": window}
-    return {
-        "mode": "default",
-        "runConfigData": "{}",
-        "executionMetadata": {"tags": [{"key": name, "value": value} for name, value in tags.items()]},
-        "selector": {
-            "repositoryLocationName": "zqyy_ai",
-            "repositoryName": "__repository__",
-            "pipelineName": "__ASSET_JOB",
-            "assetSelection": ASSET,
-            "assetCheckSelection": None,
-        },
-    }
+    assert (job["event_type"], job["status"], job["payload"]["targets"]) == ("run_app", "completed", [window])
