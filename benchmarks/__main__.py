@@ -1,7 +1,7 @@
 """`make bench`: every measured claim, as a table on the terminal and in benchmarks/results.md.
 
 `--quick` takes one site, fewer rounds and twelve of the original's windows; its figures are for a look, not for the record.
-`--only numbers` (or `cost`, `guards`, `reuse`, `makespan`, `failing`) prints that part alone.
+`--only numbers` (or `cost`, `guards`, `reuse`, `makespan`, `failing`, `events`) prints that part alone.
 """
 
 import argparse
@@ -11,13 +11,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import cost, guards, makespan, numbers
+from benchmarks import cost, events, guards, makespan, numbers
 
 RESULTS = Path(__file__).parent / "results.md"
 MOST_RATIO_OF_20_SITES = 1.25
 MOST_CPU_MS_PER_CALL = 30
 MOST_MEMORY_MB = 250
 MOST_GUARDS_P95_MS = 10
+MOST_SECONDS_TO_A_CALL_CLOSED = 7
+MOST_SECONDS_TO_A_CALL_OPEN = 0.3
+MOST_SECONDS_TO_A_CALL_POISSON = 0.5
+LEAST_CHAINS_A_SECOND = 8
+MOST_MEMORY_OF_WAITING_MB = 400
 
 
 def main() -> None:
@@ -29,6 +34,7 @@ def main() -> None:
         "reuse": _reuse_lines,
         "makespan": lambda: _makespan_lines(site_counts=(1,) if quick else (1, 20), original_windows=12 if quick else 72),
         "failing": _failing_lines,
+        "events": lambda: _events_lines(quick=quick),
         "numbers": lambda: numbers.lines(quick=quick),
     }
     parser.add_argument("--only", choices=parts)
@@ -102,6 +108,41 @@ def _failing_lines() -> list[str]:
         f"| Prewarm with 5 % of the calls failing ÷ ideal without failures | {run.ratio:.2f} | | {run.seconds:.0f} s to the end of the last job; {how} |",
         f"| Calls with 5 % failing ÷ needed | {run.calls / run.needed_calls:.3f} | | {run.calls} ÷ {run.needed_calls} |",
     ]
+
+
+def _events_lines(*, quick: bool) -> list[str]:
+    closed = events.measure_closed(3 if quick else 12)
+    opened = events.measure_open(poisson_seconds=20 if quick else 180, singles=20 if quick else 200, chains=90 if quick else 600)
+    weight = events.measure_weight(100 if quick else events.WAITING_CHAINS)
+    calls = f"calls of {events.CALL_SECONDS:g} s"
+    latencies = (
+        ("no run open", closed, MOST_SECONDS_TO_A_CALL_CLOSED, f"single events, {calls}, the run closed between them"),
+        ("run open", opened.single, MOST_SECONDS_TO_A_CALL_OPEN, f"single events 0.3–0.7 s apart, {calls}"),
+        (
+            "Poisson, 1 a second",
+            opened.poisson,
+            MOST_SECONDS_TO_A_CALL_POISSON,
+            f"of {events.SITES} sites, {calls}; no run open at the first, which is left out",
+        ),
+    )
+    lines = [
+        f"| Event's commit to its call, {which}, p50 / p95 | {found.p50:.2f} / {found.p95:.2f} s | p95 ≤ {bar} s | "
+        f"{len(found.seconds)} {how}; longest {max(found.seconds):.2f} s |"
+        for which, found, bar, how in latencies
+    ]
+    for which, worked, chains_bar in (
+        ("", opened.without_assistant, f"≥ {LEAST_CHAINS_A_SECOND}"),
+        (" with an assistant", opened.with_assistant, ""),
+    ):
+        lines.append(
+            f"| Chains a second, consumption{which} | {worked.chains_a_second:.1f} | {chains_bar} | {worked.chains} at once over {events.SITES} sites, "
+            f"{worked.calls} calls, zero-latency emulator: {worked.seconds:.0f} s from the first chain's start to the last one's end |"
+        )
+    lines.append(
+        f"| Peak memory of a run whose chains wait | {weight.peak_memory_mb:.0f} MB | ≤ {MOST_MEMORY_OF_WAITING_MB} MB | "
+        f"{weight.most_calls_in_flight} calls of {events.WAITING_CALL_SECONDS:g} s in flight; all chains to their end: {weight.seconds:.0f} s |"
+    )
+    return lines
 
 
 def _machine() -> str:

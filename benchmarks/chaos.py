@@ -53,13 +53,13 @@ PARTS = {
 @contextlib.contextmanager
 def chaos_stage(sites: int) -> Iterator[Stage]:
     """Rates are out of the way, and a run for events closes soon after a scenario."""
-    settings = {
-        "ZQYY_LLM_CONCURRENCY": str(SLOTS),
-        "ZQYY_SITE_CALLS_PER_MINUTE": "6000",
-        "ZQYY_SITE_CALLS_BURST": "1000",
-        "ZQYY_EVENT_RUN_IDLE_SECONDS": "5",
-    }
-    with stage(sites, **settings) as played:
+    with stage(
+        sites,
+        ZQYY_LLM_CONCURRENCY=str(SLOTS),
+        ZQYY_SITE_CALLS_PER_MINUTE="6000",
+        ZQYY_SITE_CALLS_BURST="1000",
+        ZQYY_EVENT_RUN_IDLE_SECONDS="5",
+    ) as played:
         yield played
 
 

@@ -93,17 +93,17 @@ class Stage:
     business_date: date
     stack: RunningStack
 
-    def rows(self, query: str) -> list[dict[str, Any]]:
+    def rows(self, query: str, *parameters: object) -> list[dict[str, Any]]:
         """What the application's database says, waited for while it is away."""
-        return self.database.patiently(lambda connection: connection.execute(query.encode()).fetchall())
+        return self.database.patiently(lambda connection: connection.execute(query.encode(), parameters or None).fetchall())
 
     def number(self, query: str) -> int:
         return int(next(iter(self.rows(query)[0].values())))
 
-    def execute(self, statement: str) -> None:
+    def execute(self, statement: str, *parameters: object) -> None:
         """At once, outside the pool."""
         with psycopg.connect(self.stack.database_url, autocommit=True) as connection:
-            connection.execute(statement.encode())
+            connection.execute(statement.encode(), parameters or None)
 
     def sites(self) -> list[int]:
         return [row["site_id"] for row in self.rows("SELECT site_id FROM biz.sites WHERE is_active ORDER BY site_id")]
@@ -150,8 +150,8 @@ class _Silence:
 
 
 @contextmanager
-def stage(sites: int, **settings: str) -> Iterator[Stage]:
-    """The stack with a demo warehouse of `sites` sites, loaded through the business date, so that all 72 windows have data."""
+def stage(sites: int, *, members: int = 300, **settings: str) -> Iterator[Stage]:
+    """The stack with a demo warehouse of `sites` sites and `members` active members of each, loaded through the business date, so that all 72 windows have data."""
     business_date = business_date_at(SystemClock().now())
     with tempfile.TemporaryDirectory(prefix="zqyy-ai-bench-") as folder, StopSignals() as signals:
         Path(folder).chmod(0o711)
@@ -159,7 +159,7 @@ def stage(sites: int, **settings: str) -> Iterator[Stage]:
         environment |= {"ZQYY_HOME": folder, **_free_ports(), **settings}
 
         def fill(url: str) -> None:
-            demo_data.fill(url, sites=sites, days=DAYS, until=business_date)
+            demo_data.fill(url, sites=sites, days=DAYS, members=members, until=business_date)
             with Database(url, max_connections=2) as database, database.autocommit() as connection:
                 # The loads of the demo warehouse would start prewarms of their own.
                 connection.execute("UPDATE biz.trigger_jobs SET status = 'disabled' WHERE job_type = 'ai_dws_prewarm'")
@@ -182,4 +182,3 @@ def _free_ports() -> dict[str, str]:
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             ports[names[len(ports)]] = str(port)
     return ports
-

@@ -199,11 +199,7 @@ class EventRun:
     def _claim(self) -> None:
         """As many jobs as there is room for; a site that holds none gets one in any case, backfills get what is left."""
         with self._claiming:
-            if not self._is_taking:
-                return
-            if self._engine.database.patiently(pause_in_force, in_one_transaction=False) is not None:
-                # Jobs wait in the queue; the end of the pause wakes this run.
-                self._worked_at = time.monotonic()
+            if not self._may_claim():
                 return
             # Backfills under way take no event's place: their steps come after its.
             held = self._pool.open_by_site(LEAST_EVENT_PRIORITY)
@@ -218,10 +214,19 @@ class EventRun:
                 jobs += self._claimed(held, most=spare, most_of_site=self._threads, least_priority=LEAST_PRIORITY)
             self._may_wait_more = bool(jobs)
 
+    def _may_claim(self) -> bool:
+        """Not during a pause: jobs wait in the queue, and the end of the pause wakes this run, which stays open for it."""
+        if not self._is_taking:
+            return False
+        is_paused = self._engine.database.patiently(pause_in_force, in_one_transaction=False) is not None
+        if is_paused:
+            self._worked_at = time.monotonic()
+        return not is_paused
+
     def _claim_a_last_attempt(self) -> None:
         """What two processes have died with is tried one at a time: it takes no company to its end."""
         with self._claiming:
-            if self._is_taking and not self._has_last_attempt():
+            if self._may_claim() and not self._has_last_attempt():
                 self._claimed({}, most=1, most_of_site=1, least_priority=LEAST_PRIORITY, attempts=range(self._last_attempt, 1_000_000))
 
     @property
