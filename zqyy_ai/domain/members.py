@@ -5,12 +5,15 @@ exact), moments are aware, dates are the site's business dates. Texts are as the
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+
+VISIT_DAYS = 365
+MOST_VISITS = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A row of `ai_source.members`. None: not known; `last_visit_on` None: never came."""
+    """A row of `ai_source.members`. None: not known; `last_visit_on` None: never came. `gender` is 男 or 女."""
 
     site_id: int
     member_id: int
@@ -87,20 +90,15 @@ class Assistant:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A row of `ai_source.tasks`: what an assistant shall do about a member. `status` is `open`, `done` or `cancelled`."""
+    """An open task of `ai_source.tasks`: what an assistant shall do about a member."""
 
     task_id: int
     assistant_id: int
     task_type: str
     title: str
     detail: str | None
-    status: str
     created_at: datetime
     due_on: date | None
-
-    @property
-    def is_open(self) -> bool:
-        return self.status == "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +115,8 @@ class Note:
 class MemberData:
     """All that the prompts of one member are made of, read in one snapshot.
 
-    `member` is None when the warehouse does not know the id (yet). `visits` are the member's of the last 365 days before the newest, newest
-    first; `assistants` are those named by the member's visits and tasks, by id; `tasks` and `notes` newest first.
+    `member` is None when the warehouse does not know the id (yet). `visits` are the newest `MOST_VISITS` at most of the `VISIT_DAYS` days before
+    the newest, newest first; `assistants` are those named by them and by the open tasks, by id; `open_tasks` are all, newest first.
     """
 
     site_id: int
@@ -127,9 +125,17 @@ class MemberData:
     member: Member | None
     visits: tuple[Visit, ...]
     assistants: dict[int, Assistant]
-    tasks: tuple[Task, ...]
-    notes: tuple[Note, ...]
+    open_tasks: tuple[Task, ...]
+    newest_note: Note | None
+
+    def visit_range(self) -> tuple[date, date] | None:
+        """First and last day that `visits` tell of: of earlier ones nothing is known here. None where the member has no visit at all."""
+        if not self.visits:
+            return None
+        newest = self.visits[0].business_date
+        is_full = len(self.visits) >= MOST_VISITS
+        return self.visits[-1].business_date if is_full else newest - timedelta(days=VISIT_DAYS), newest
 
     def open_task_assistants(self) -> tuple[int, ...]:
         """Assistants with an open task for the member, by id: whom App4 and App5 serve outside the events' chains."""
-        return tuple(sorted({task.assistant_id for task in self.tasks if task.is_open}))
+        return tuple(sorted({task.assistant_id for task in self.open_tasks}))

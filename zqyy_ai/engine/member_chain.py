@@ -344,7 +344,7 @@ class MemberChain:
             case AppType.CLUE:
                 return clue_prompt(data, history=self._history(app, target_id))
             case AppType.NOTE:
-                note = self.work.note or (data.notes[0] if data.notes else None)
+                note = self.work.note or data.newest_note
                 if note is None:
                     return MemberPrompt(None, None, {}, "没有备注")
                 return note_prompt(data, note, history=self._history(app, target_id))

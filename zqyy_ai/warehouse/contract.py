@@ -16,12 +16,12 @@ from psycopg.rows import dict_row
 from zqyy_ai.domain.finance_columns import FINANCE_COLUMNS
 from zqyy_ai.domain.windows import BASE_AREAS, HALL_PARTS, Area
 from zqyy_ai.store.queries import named_queries
-from zqyy_ai.warehouse.members import TASK_STATUSES
 
 CHECKED_DAYS = 60
 CHECKED_VISITS = 20_000
 CHECKED_ROWS = 1000
 LISTED = 20
+TASK_STATUSES = ("open", "done", "cancelled")
 TIME_LIMIT_SECONDS = 20
 
 _SET_TIME_LIMIT = "SELECT set_config('statement_timeout', %s, true)"

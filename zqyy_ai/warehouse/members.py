@@ -17,38 +17,36 @@ from psycopg.rows import tuple_row
 
 from zqyy_ai.domain.business_clock import SHANGHAI
 from zqyy_ai.domain.errors import SourceContractError
-from zqyy_ai.domain.members import Assistant, Member, MemberData, Note, Task, Visit, VisitAssistant, VisitItem, VisitTable
+from zqyy_ai.domain.members import (
+    MOST_VISITS,
+    VISIT_DAYS,
+    Assistant,
+    Member,
+    MemberData,
+    Note,
+    Task,
+    Visit,
+    VisitAssistant,
+    VisitItem,
+    VisitTable,
+)
 from zqyy_ai.domain.windows import BASE_AREAS
 from zqyy_ai.store.queries import named_queries
 from zqyy_ai.warehouse.source_errors import source_errors
 
 Value = TypeVar("Value")
 
-VISIT_DAYS = 365
-MOST_VISITS = 400
-MOST_CLOSED_TASKS = 20
-MOST_NOTES = 50
-
-TASK_STATUSES = ("open", "done", "cancelled")
+_GENDERS = ("男", "女")
 _AREAS = frozenset(area.value for area in BASE_AREAS)
 
 
 def load_member(connection: psycopg.Connection[Any], site_id: int, site_name: str, member_id: int) -> MemberData:
-    """All that is known of one member; `member` is None where the warehouse does not know the id.
+    """What one member's prompts are made of; `member` is None where the warehouse does not know the id.
 
-    Visits: the newest `MOST_VISITS` at most, of the `VISIT_DAYS` days before the newest. Tasks: every open one and the newest
-    `MOST_CLOSED_TASKS` others. Notes: the newest `MOST_NOTES`. An assistant whom `ai_source.assistants` does not have is missing in
-    `assistants`. Moments are in Shanghai's time. Raises SourceContractError when a view can't be read as docs/warehouse.md has it, and
-    for a row that breaks it, naming the row.
+    An assistant whom `ai_source.assistants` does not have is missing in `assistants`. Moments are in Shanghai's time. Raises
+    SourceContractError when a view can't be read as docs/warehouse.md has it, and for a row that breaks it, naming the row.
     """
-    parameters = {
-        "site_id": site_id,
-        "member_id": member_id,
-        "days": VISIT_DAYS,
-        "most_visits": MOST_VISITS,
-        "most_closed_tasks": MOST_CLOSED_TASKS,
-        "most_notes": MOST_NOTES,
-    }
+    parameters = {"site_id": site_id, "member_id": member_id, "days": VISIT_DAYS, "most_visits": MOST_VISITS}
     text: str = _read(connection, "member_data", parameters)[0][0]
     found = json.loads(text, parse_float=Decimal)
 
@@ -59,6 +57,7 @@ def load_member(connection: psycopg.Connection[Any], site_id: int, site_name: st
     if len(members) > 1:
         _refuse(f"{members[0].place}: the member is there more than once: make (site_id, member_id) unique in the view")
     assistants = _unique(rows("assistants"), "assistant_id", _assistant)
+    notes = _unique(rows("notes"), "note_id", _note)
     return MemberData(
         site_id=site_id,
         site_name=site_name,
@@ -66,8 +65,8 @@ def load_member(connection: psycopg.Connection[Any], site_id: int, site_name: st
         member=_member(members[0], site_id, member_id) if members else None,
         visits=_unique(rows("visits"), "visit_id", _visit),
         assistants={assistant.assistant_id: assistant for assistant in assistants},
-        tasks=_unique(rows("tasks"), "task_id", _task),
-        notes=_unique(rows("notes"), "note_id", _note),
+        open_tasks=_unique(rows("tasks"), "task_id", _task),
+        newest_note=notes[0] if notes else None,
     )
 
 
@@ -218,11 +217,12 @@ def _unique(rows: list[_Row], id_name: str, made: Callable[[_Row], Value]) -> tu
 
 
 def _member(row: _Row, site_id: int, member_id: int) -> Member:
+    gender = row.optional(row.text, "gender")
     return Member(
         site_id=site_id,
         member_id=member_id,
         member_name=row.text("member_name"),
-        gender=row.optional(row.text, "gender"),
+        gender=gender if gender in _GENDERS else None,
         level=row.optional(row.text, "level"),
         joined_on=row.optional(row.day, "joined_on"),
         birthday=row.optional(row.day, "birthday"),
@@ -249,7 +249,6 @@ def _task(row: _Row) -> Task:
         task_type=row.text("task_type"),
         title=row.text("title"),
         detail=row.optional(row.text, "detail"),
-        status=row.one_of("status", TASK_STATUSES),
         created_at=row.moment("created_at"),
         due_on=row.optional(row.day, "due_on"),
     )

@@ -1,7 +1,7 @@
 -- Reads of ai_source.members, visits, assistants, tasks and notes.
 
 -- name: member_data
--- All that is known of one member, as one JSON text: one statement is one snapshot and one round trip. Numbers stay exact in it.
+-- What one member's prompts are made of, as one JSON text: one statement is one snapshot and one round trip. Numbers stay exact in it.
 WITH newest AS (
     SELECT
         visit_id, business_date, started_at, ended_at, guest_count, gross_cny, discount_cny, paid_cny, tables, assistants, goods, discounts,
@@ -12,26 +12,22 @@ WITH newest AS (
     LIMIT %(most_visits)s
 ), recent AS (
     SELECT * FROM newest WHERE business_date >= (SELECT max(business_date) FROM newest) - %(days)s::integer OR business_date IS NULL
-), member_tasks AS (
-    SELECT task_id, assistant_id, task_type, title, detail, status, created_at, due_on
+), open_tasks AS (
+    SELECT task_id, assistant_id, task_type, title, detail, created_at, due_on
     FROM ai_source.tasks
-    WHERE site_id = %(site_id)s AND member_id = %(member_id)s
-), recent_tasks AS (
-    SELECT * FROM member_tasks WHERE status = 'open'
-    UNION ALL
-    (SELECT * FROM member_tasks WHERE status IS DISTINCT FROM 'open' ORDER BY created_at DESC, task_id DESC LIMIT %(most_closed_tasks)s)
-), recent_notes AS (
+    WHERE site_id = %(site_id)s AND member_id = %(member_id)s AND status = 'open'
+), newest_note AS (
     SELECT note_id, content, noted_by_name, created_at
     FROM ai_source.notes
     WHERE site_id = %(site_id)s AND member_id = %(member_id)s
     ORDER BY created_at DESC, note_id DESC
-    LIMIT %(most_notes)s
+    LIMIT 1
 ), named_assistants AS (
     SELECT assistant_id, assistant_name, level, joined_on, is_active
     FROM ai_source.assistants
     WHERE site_id = %(site_id)s
       AND assistant_id IN (
-          SELECT assistant_id FROM recent_tasks
+          SELECT assistant_id FROM open_tasks
           UNION ALL
           -- What is no number is told when the visit is read.
           SELECT named.id::bigint
@@ -48,8 +44,8 @@ SELECT json_build_object(
         ) AS member
     ),
     'visits', (SELECT json_agg(recent ORDER BY business_date DESC, started_at DESC, visit_id DESC) FROM recent),
-    'tasks', (SELECT json_agg(recent_tasks ORDER BY created_at DESC, task_id DESC) FROM recent_tasks),
-    'notes', (SELECT json_agg(recent_notes ORDER BY created_at DESC, note_id DESC) FROM recent_notes),
+    'tasks', (SELECT json_agg(open_tasks ORDER BY created_at DESC, task_id DESC) FROM open_tasks),
+    'notes', (SELECT json_agg(newest_note) FROM newest_note),
     'assistants', (SELECT json_agg(named_assistants ORDER BY assistant_id) FROM named_assistants)
 )::text
 
