@@ -5,7 +5,16 @@ from typing import Any
 from zqyy_ai.domain.apps import AppType
 from zqyy_ai.domain.members import MemberData
 from zqyy_ai.prompts.member_facts import LONGEST_NAME
-from zqyy_ai.prompts.member_prompt import Facts, FormerAnswer, MemberPrompt, answer_in_prompt, moment_text, nothing_to_ask, prompt_of
+from zqyy_ai.prompts.member_prompt import (
+    Facts,
+    FormerAnswer,
+    MemberPrompt,
+    clues_in_prompt,
+    moment_text,
+    nothing_to_ask,
+    prompt_of,
+    with_rest,
+)
 from zqyy_ai.prompts.untrusted_text import untrusted
 
 PROVIDER_OF_VISIT_CLUES = "系统"
@@ -25,33 +34,47 @@ _LONGEST_CLUES_OF_A_SOURCE = 6_000
 
 def consolidation_prompt(data: MemberData, *, from_visits: FormerAnswer | None, from_notes: FormerAnswer | None) -> MemberPrompt:
     """`from_visits` is an answer of App3, `from_notes` one of App6, of this chain or the last valid one; None where there is none."""
-    sources = [
-        _source(AppType.CLUE, "到店记录", PROVIDER_OF_VISIT_CLUES, from_visits),
-        _source(AppType.NOTE, "备注", _note_writer(from_notes), from_notes),
-    ]
-    used = [source for source in sources if source["线索"]]
+    sources = (
+        _Source(AppType.CLUE, "到店记录", PROVIDER_OF_VISIT_CLUES, from_visits),
+        _Source(AppType.NOTE, "备注", _note_writer(from_notes), from_notes),
+    )
+    used = [source.facts() for source in sources if source.clues]
     references = {
-        "source": ["app3_clue", "app6_note"],
+        "source": [source.app_type.value for source in sources],
         "site_id": data.site_id,
         "member_id": data.member_id,
-        "clues": {
-            "app3_clue": {"rows": len(sources[0]["线索"]), "created_at": _iso(from_visits)},
-            "app6_note": {"rows": len(sources[1]["线索"]), "created_at": _iso(from_notes)},
-        },
+        "clues": {source.app_type.value: source.references() for source in sources},
     }
     if not used:
         return nothing_to_ask("没有可整合的线索", references)
     return prompt_of(AppType.CONSOLIDATION, task=_TASK, rules=_RULES, facts={"来源": used}, history=(), references=references)
 
 
-def _source(app_type: AppType, title: str, provider: str, answer: FormerAnswer | None) -> Facts:
-    shown = None if answer is None else answer_in_prompt(app_type, answer, _LONGEST_CLUES_OF_A_SOURCE)
-    return {
-        "来源": title,
-        "提供者": provider,
-        "生成时间": None if answer is None else moment_text(answer.created_at),
-        "线索": [] if shown is None else shown["clues"],
-    }
+class _Source:
+    """The clues of one application's answer, as far as the prompt has room for them."""
+
+    def __init__(self, app_type: AppType, title: str, provider: str, answer: FormerAnswer | None) -> None:
+        self.app_type = app_type
+        self._title = title
+        self._provider = provider
+        self._created_at = None if answer is None else answer.created_at
+        found = None if answer is None else clues_in_prompt(app_type, answer, _LONGEST_CLUES_OF_A_SOURCE)
+        self.clues, self._count = found or ([], 0)
+
+    def facts(self) -> Facts:
+        return {
+            "来源": self._title,
+            "提供者": self._provider,
+            "生成时间": None if self._created_at is None else moment_text(self._created_at),
+            "线索": with_rest(self.clues, self._count),
+        }
+
+    def references(self) -> dict[str, Any]:
+        return {
+            "rows": len(self.clues),
+            "left_out": self._count - len(self.clues),
+            "created_at": None if self._created_at is None else self._created_at.isoformat(),
+        }
 
 
 def _note_writer(answer: FormerAnswer | None) -> str:
@@ -60,7 +83,3 @@ def _note_writer(answer: FormerAnswer | None) -> str:
     for key in ("_references", "note", "noted_by_name"):
         found = found.get(key) if isinstance(found, dict) else None
     return (untrusted(found, LONGEST_NAME) if isinstance(found, str) else "") or PROVIDER_OF_NOTES_WITHOUT_WRITER
-
-
-def _iso(answer: FormerAnswer | None) -> str | None:
-    return None if answer is None else answer.created_at.isoformat()

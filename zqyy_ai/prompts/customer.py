@@ -10,15 +10,28 @@ from zqyy_ai.domain.members import MemberData, Visit, VisitItem
 from zqyy_ai.prompts import member_facts
 from zqyy_ai.prompts.finance_facts import percentage
 from zqyy_ai.prompts.member_facts import hours, yuan
-from zqyy_ai.prompts.member_prompt import Facts, FormerAnswer, MemberPrompt, answer_in_prompt, moment_text, nothing_to_ask, prompt_of
+from zqyy_ai.prompts.member_prompt import (
+    PART_OF_MONTH_RULE,
+    VISIT_RANGE_RULE,
+    Facts,
+    FormerAnswer,
+    MemberPrompt,
+    clues_in_prompt,
+    moment_text,
+    nothing_to_ask,
+    prompt_of,
+    with_rest,
+)
 
 _TASK = "你是台球连锁门店的客户运营负责人。请只依据 <facts>,写出这位会员的整体画像,以及门店可以采用的维护策略。"
 
 _RULES = (
+    VISIT_RANGE_RULE,
+    PART_OF_MONTH_RULE,
     "summary 概括这位会员是谁、怎样来玩、消费处于什么水平、近几个月怎样变化,引用关键数字与日期。",
     "strategies 每条 title 是做法的名字,content 写明针对什么事实、由谁、在什么时机、怎样做;不同条不要是同一件事。",
     "“线索”由到店记录与备注整合而来,可能过时或有误:与消费数据不符的,以数据为准;为 null 表示还没有线索。",
-    "优惠敏感度只依据“优惠”里的比例与方式判断;不承诺 facts 里没有的优惠。最早与最近的月份可能不完整,以“首次”“末次”日期为准。",
+    "优惠敏感度只依据“优惠”里的比例与方式判断;不承诺 facts 里没有的优惠。",
 )
 
 _LONGEST_CLUES = 5_000
@@ -32,22 +45,25 @@ _TIMES_OF_DAY = ((6, "00:00–05:59"), (12, "06:00–11:59"), (18, "12:00–17:5
 def customer_prompt(data: MemberData, *, consolidation: FormerAnswer | None, history: Sequence[FormerAnswer]) -> MemberPrompt:
     visits = data.visits
     tasks = member_facts.open_tasks(data)
-    clues = None if consolidation is None else answer_in_prompt(AppType.CONSOLIDATION, consolidation, _LONGEST_CLUES)
+    found = None if consolidation is None else clues_in_prompt(AppType.CONSOLIDATION, consolidation, _LONGEST_CLUES)
+    clues, clue_count = found or ([], 0)
     references = member_facts.references(
         data,
         "members",
         "visits",
         "assistants",
         "tasks",
-        open_tasks=len(tasks),
+        **member_facts.open_task_counts(data),
+        clues=len(clues),
+        clues_left_out=clue_count - len(clues),
         consolidation_created_at=None if consolidation is None else consolidation.created_at.isoformat(),
     )
-    if not visits and not tasks and not (clues and clues["clues"]):
+    if not visits and not tasks and not clues:
         return nothing_to_ask("没有到店记录、待办任务和线索", references)
     facts: Facts = {
         "会员": member_facts.basics(data),
         "消费概况": member_facts.spending(visits),
-        "按月": member_facts.months(visits, with_favourites=False),
+        "按月": _by_month(data),
         "到店时段": _when(visits),
         "区域": [
             {"区域": member_facts.area_title(area), "小时": hours(centihours)}
@@ -61,9 +77,16 @@ def customer_prompt(data: MemberData, *, consolidation: FormerAnswer | None, his
         "优惠": _discounts(visits),
         "支付方式": _by_name(visits, lambda visit: visit.payments),
         "待办任务": tasks,
-        "线索": None if clues is None or consolidation is None else {"整合时间": moment_text(consolidation.created_at), **clues},
+        "线索": None
+        if found is None or consolidation is None
+        else {"整合时间": moment_text(consolidation.created_at), "clues": with_rest(clues, clue_count)},
     }
     return prompt_of(AppType.CUSTOMER, task=_TASK, rules=_RULES, facts=facts, history=history, references=references)
+
+
+def _by_month(data: MemberData) -> list[Facts]:
+    told = data.visit_range()
+    return member_facts.months(data.visits, first=told[0], last=told[1], with_favourites=False) if told else []
 
 
 def _when(visits: Sequence[Visit]) -> Facts:

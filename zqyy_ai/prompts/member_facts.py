@@ -6,21 +6,21 @@ till goes through `untrusted`; a fact depends on the member's data alone and on 
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from itertools import groupby, islice
 from typing import Any
 
 from zqyy_ai.domain.business_clock import SHANGHAI
-from zqyy_ai.domain.members import MemberData, Task, Visit, VisitItem
+from zqyy_ai.domain.members import MOST_VISITS, VISIT_DAYS, MemberData, Task, Visit, VisitItem
 from zqyy_ai.domain.windows import AREA_TITLES, add_months, first_of_month
 from zqyy_ai.prompts.finance_facts import percentage, rounded_ratio, shown
-from zqyy_ai.prompts.member_prompt import Facts, moment_text
+from zqyy_ai.prompts.member_prompt import Facts, moment_text, with_rest
 from zqyy_ai.prompts.untrusted_text import untrusted
 
 LONGEST_NAME = 40
 _LONGEST_TITLE = 80
 _LONGEST_TASK_DETAIL = 200
-_MOST_MONTHS = 13  # the calendar months that 365 days before the newest visit touch
+_MOST_MONTHS = 13  # the calendar months that `VISIT_DAYS` before the newest visit touch
 _MOST_TASKS = 8
 _MOST_VISITS_IN_SHORT = 5
 _MOST_FAVOURITES = 3
@@ -34,7 +34,8 @@ _AREA_TITLES = {area.value: title for area, title in AREA_TITLES.items()}
 
 
 def name(text: str | None) -> str | None:
-    return None if text is None else untrusted(text, LONGEST_NAME)
+    """None for one that nobody can read: the till's blanks are no name."""
+    return None if text is None else untrusted(text, LONGEST_NAME) or None
 
 
 def yuan(fen: int | None) -> int | float | None:
@@ -50,8 +51,8 @@ def iso(day: date | None) -> str | None:
 
 
 def references(data: MemberData, *views: str, **details: Any) -> dict[str, Any]:
-    """What the result's `_references` say: the views that were read, and how far the member's visits reach."""
-    visits = data.visits
+    """What the result's `_references` say: the views that were read, the member's visits, and since when those were looked for."""
+    visits, told = data.visits, data.visit_range()
     return {
         "source": [f"ai_source.{view}" for view in views],
         "site_id": data.site_id,
@@ -60,6 +61,7 @@ def references(data: MemberData, *views: str, **details: Any) -> dict[str, Any]:
             "rows": len(visits),
             "first": iso(visits[-1].business_date if visits else None),
             "last": iso(visits[0].business_date if visits else None),
+            "since": iso(told[0] if told else None),
         },
         **details,
     }
@@ -68,7 +70,7 @@ def references(data: MemberData, *views: str, **details: Any) -> dict[str, Any]:
 def basics(data: MemberData) -> Facts:
     """Who the member is. The year of birth stays here: a birthday greeting does not need it."""
     member = data.member
-    facts: Facts = {"门店": name(data.site_name), "最近到店": iso(_newest(data))}
+    facts: Facts = {"门店": name(data.site_name), "最近到店": iso(_newest(data)), "到店数据范围": _visit_range(data)}
     if member is None:
         return facts | {"会员资料": None}
     return facts | {
@@ -80,6 +82,15 @@ def basics(data: MemberData) -> Facts:
         "储值余额_元": yuan(member.balance_fen),
         "积分": member.points,
     }
+
+
+def _visit_range(data: MemberData) -> Facts | None:
+    """Which days the member's visits are of, and why no others: nothing told of them holds for all time."""
+    told = data.visit_range()
+    if told is None:
+        return None
+    why = f"最近 {MOST_VISITS} 次到店" if len(data.visits) >= MOST_VISITS else f"最近一次到店及之前 {VISIT_DAYS} 天"
+    return {"自": iso(told[0]), "至": iso(told[1]), "依据": why}
 
 
 def assistant_basics(data: MemberData, assistant_id: int) -> Facts:
@@ -96,10 +107,20 @@ def assistant_basics(data: MemberData, assistant_id: int) -> Facts:
     }
 
 
-def open_tasks(data: MemberData, assistant_id: int | None = None) -> list[Facts]:
+def open_tasks(data: MemberData, assistant_id: int | None = None) -> list[Any]:
     """The open tasks, newest first: those of one assistant, or, without one, of all with the assistant's name."""
-    tasks = [task for task in data.tasks if task.is_open and assistant_id in (None, task.assistant_id)]
-    return [_task(data, task, with_assistant=assistant_id is None) for task in tasks[:_MOST_TASKS]]
+    tasks = _open_tasks(data, assistant_id)
+    return with_rest([_task(data, task, with_assistant=assistant_id is None) for task in tasks[:_MOST_TASKS]], len(tasks))
+
+
+def open_task_counts(data: MemberData, assistant_id: int | None = None) -> dict[str, int]:
+    """For `_references`: how many open tasks `open_tasks` tells of, and how many it leaves out."""
+    count = len(_open_tasks(data, assistant_id))
+    return {"open_tasks": min(count, _MOST_TASKS), "open_tasks_left_out": max(count - _MOST_TASKS, 0)}
+
+
+def _open_tasks(data: MemberData, assistant_id: int | None) -> list[Task]:
+    return [task for task in data.open_tasks if assistant_id in (None, task.assistant_id)]
 
 
 def _task(data: MemberData, task: Task, *, with_assistant: bool) -> Facts:
@@ -122,7 +143,7 @@ def visit_in_full(visit: Visit) -> Facts:
         "到店": _time_of_day(visit.started_at, day),
         "离店": _time_of_day(visit.ended_at, day),
         "人数": visit.guest_count,
-        "台": _cut(
+        "台": with_rest(
             [
                 {
                     "台名": name(table.table_name),
@@ -136,7 +157,7 @@ def visit_in_full(visit: Visit) -> Facts:
             ],
             len(visit.tables),
         ),
-        "助教": _cut(
+        "助教": with_rest(
             [
                 {"姓名": name(served.assistant_name), "小时": hours(served.centihours), "助教费_元": yuan(served.fee_fen)}
                 for served in visit.assistants[:_MOST_ASSISTANTS]
@@ -152,9 +173,9 @@ def visit_in_full(visit: Visit) -> Facts:
     }
 
 
-def visits_in_short(data: MemberData) -> list[Facts]:
+def visits_in_short(data: MemberData) -> list[Any]:
     """The newest visits, a line each."""
-    return [
+    rows = [
         {
             "日期": visit.business_date.isoformat(),
             "到店": _time_of_day(visit.started_at, visit.business_date),
@@ -166,14 +187,15 @@ def visits_in_short(data: MemberData) -> list[Facts]:
         }
         for visit in data.visits[:_MOST_VISITS_IN_SHORT]
     ]
+    return with_rest(rows, len(data.visits))
 
 
 def spending(visits: Sequence[Visit]) -> Facts:
-    """Sums over visits, newest first; the days that they span are named, so that a part of a month is not taken for the whole."""
+    """Sums over visits, newest first, with the days that they span."""
     paid = sum(visit.paid_fen for visit in visits)
     return {
-        "首次": iso(visits[-1].business_date if visits else None),
-        "末次": iso(visits[0].business_date if visits else None),
+        "最早一次": iso(visits[-1].business_date if visits else None),
+        "最近一次": iso(visits[0].business_date if visits else None),
         "到店次数": len(visits),
         "台时_小时": hours(sum(map(_table_centihours, visits))),
         "毛额_元": yuan(sum(visit.gross_fen for visit in visits)),
@@ -183,12 +205,12 @@ def spending(visits: Sequence[Visit]) -> Facts:
     }
 
 
-def months(visits: Sequence[Visit], *, with_favourites: bool) -> list[Facts]:
-    """The visits by calendar month of their business date, newest first."""
+def months(visits: Sequence[Visit], *, first: date, last: date, with_favourites: bool) -> list[Facts]:
+    """The visits by calendar month of their business date, newest first; they are those of the days from `first` to `last`."""
     rows = []
     for month, of_month in islice(groupby(visits, key=lambda visit: month_of(visit.business_date)), _MOST_MONTHS):
         month_visits = list(of_month)
-        row: Facts = {"月份": month} | spending(month_visits)
+        row: Facts = {"月份": month} | part_of_month(month, first, last) | spending(month_visits)
         if with_favourites:
             row["常用区域"] = [area_title(area) for area, _ in ranked(table_hours_by_area(month_visits), _MOST_FAVOURITES)]
             row["常点商品"] = [name(item) for item, _ in ranked(quantity_by_goods(month_visits), _MOST_FAVOURITES)]
@@ -246,9 +268,20 @@ def month_of(day: date) -> str:
     return day.isoformat()[:7]
 
 
-def last_months(newest: date, count: int) -> list[str]:
-    """Names of the `count` calendar months that end with the one of `newest`, newest first."""
-    return [month_of(add_months(first_of_month(newest), -back)) for back in range(count)]
+def last_months(first: date, last: date, count: int) -> list[str]:
+    """Names of the calendar months from the one of `first` to the one of `last`, newest first, `count` at most."""
+    names = (month_of(add_months(first_of_month(last), -back)) for back in range(count))
+    return [month for month in names if month >= month_of(first)]
+
+
+def part_of_month(month: str, first: date, last: date) -> Facts:
+    """From and to which day the figures of a month are, where days from `first` to `last` do not hold the whole of it."""
+    part: Facts = {}
+    if month == month_of(first) and first.day > 1:
+        part["自"] = iso(first)
+    if month == month_of(last) == month_of(last + timedelta(days=1)):
+        part["截至"] = iso(last)
+    return part
 
 
 def area_title(area: str) -> str:
@@ -280,12 +313,7 @@ def _items(items: Sequence[VisitItem], most: int) -> list[Any]:
             row["数量"] = item.quantity
         row["金额_元"] = yuan(item.amount_fen)
         rows.append(row)
-    return _cut(rows, len(items))
-
-
-def _cut(rows: list[Any], count: int) -> list[Any]:
-    """Says at the end of a list how many entries it had besides."""
-    return [*rows, f"另有 {count - len(rows)} 项未列出"] if count > len(rows) else rows
+    return with_rest(rows, len(items))
 
 
 def _distinct(texts: Iterable[str | None], most: int) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from zqyy_ai.domain.apps import AppType
 from zqyy_ai.domain.members import MemberData, Note
 from zqyy_ai.prompts import member_facts
-from zqyy_ai.prompts.member_prompt import Facts, FormerAnswer, MemberPrompt, moment_text, nothing_to_ask, prompt_of
+from zqyy_ai.prompts.member_prompt import VISIT_RANGE_RULE, Facts, FormerAnswer, MemberPrompt, moment_text, nothing_to_ask, prompt_of
 from zqyy_ai.prompts.untrusted_text import untrusted
 
 LONGEST_NOTE = 2_000
@@ -13,6 +13,7 @@ LONGEST_NOTE = 2_000
 _TASK = "你是台球连锁门店的客户研究员。请只依据 <facts>,评估店员写下的这条“备注”对留住该会员的价值,并提炼其中的线索。"
 
 _RULES = (
+    VISIT_RANGE_RULE,
     (
         "score 是 1 到 10 的整数,衡量备注对留住该会员有多大用处:1–2 与客户无关、无法理解或没有内容;3–4 只有泛泛的印象;5–6 说出了一项具体情况;"
         "7–8 说出了下次接待或回访可以直接用上的偏好、习惯或关系;9–10 涉及投诉、流失风险或对客户的承诺,必须跟进。"

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from zqyy_ai.domain.apps import AppType
 from zqyy_ai.domain.members import MemberData
 from zqyy_ai.prompts import member_facts
-from zqyy_ai.prompts.member_prompt import Facts, FormerAnswer, MemberPrompt, answer_in_prompt, nothing_to_ask, prompt_of
+from zqyy_ai.prompts.member_prompt import VISIT_RANGE_RULE, Facts, FormerAnswer, MemberPrompt, answer_in_prompt, nothing_to_ask, prompt_of
 
 _TASK = "你是台球连锁门店的资深助教教练。请只依据 <facts>,为这位助教写出联系或接待这位会员时可以直接说的话。"
 
 _RULES = (
+    VISIT_RANGE_RULE,
     "每个待办任务至少一条话术,scenario 写明用在什么任务、什么时机;没有待办任务时按“助教分析”和近期到店写日常维护的话术。",
     "script 是助教的原话,口语、真诚、有礼貌,称呼用会员姓名中的姓氏加“先生”“女士”(性别为 null 时用“您”),不用夸张的推销语气。",
     "话术里不许诺 facts 里没有的优惠、赠品、价格或时间,不打听隐私,不提及储值余额的具体数字,也不透露备注、分析或评分的存在。",
@@ -29,7 +30,7 @@ def tactics_prompt(data: MemberData, assistant_id: int, *, analysis: FormerAnswe
         "assistants",
         "tasks",
         assistant_id=assistant_id,
-        open_tasks=len(tasks),
+        **member_facts.open_task_counts(data, assistant_id),
         analysis_created_at=None if analysis is None else analysis.created_at.isoformat(),
     )
     if not data.visits and not tasks and shown_analysis is None:

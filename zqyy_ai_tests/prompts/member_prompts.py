@@ -46,7 +46,9 @@ def prompt_for(
         case AppType.TACTICS:
             return tactics_prompt(data, assistant_id, analysis=members.former(answers[AppType.ANALYSIS]), history=history)
         case AppType.NOTE:
-            return note_prompt(data, note or data.notes[0], history=history)
+            note = note or data.newest_note
+            assert note is not None
+            return note_prompt(data, note, history=history)
         case AppType.CUSTOMER:
             return customer_prompt(data, consolidation=members.former(answers[AppType.CONSOLIDATION]), history=history)
         case AppType.CONSOLIDATION:
@@ -70,12 +72,11 @@ def facts_in(prompt: MemberPrompt) -> dict[str, Any]:
 
 
 def changed_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """The value with every text in it changed, except an area's and a status's, which are names of ours."""
+    """The value with every text in it changed, except an area's, which is a name of ours."""
     if isinstance(value, str):
         return change(value)
     if is_dataclass(value) and not isinstance(value, type):
-        kept = {"area", "status"}
-        return replace(value, **{f.name: changed_texts(getattr(value, f.name), change) for f in fields(value) if f.name not in kept})
+        return replace(value, **{f.name: changed_texts(getattr(value, f.name), change) for f in fields(value) if f.name != "area"})
     if isinstance(value, tuple | list):
         return type(value)(changed_texts(entry, change) for entry in value)
     if isinstance(value, dict):

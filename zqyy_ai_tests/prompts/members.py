@@ -58,10 +58,8 @@ def visits(count: int, *, newest: date = NEWEST, every_days: int = 6) -> tuple[V
     return tuple(visit(newest - timedelta(days=every_days * back), assistant_ids=served[back % 3]) for back in range(count))
 
 
-def task(
-    task_id: int = 1, *, assistant_id: int = ASSISTANT_ID, status: str = "open", title: str = "回访老客", detail: str | None = None
-) -> Task:
-    return Task(task_id, assistant_id, "回访", title, detail, status, at(date(2026, 4, 18), 10), date(2026, 4, 25))
+def task(task_id: int = 1, *, assistant_id: int = ASSISTANT_ID, title: str = "回访老客", detail: str | None = None) -> Task:
+    return Task(task_id, assistant_id, "回访", title, detail, at(date(2026, 4, 18), 10), date(2026, 4, 25))
 
 
 def note(content: str = "客人说周末常带朋友来打斯诺克,喜欢靠窗的台。", *, noted_by_name: str | None = "王芳") -> Note:
@@ -80,8 +78,8 @@ def member_data(count: int = 12, **changed: Any) -> MemberData:
         "assistants": {
             assistant_id: Assistant(assistant_id, name, "高级", date(2024, 1, 1), is_active=True) for assistant_id, name in _NAMES.items()
         },
-        "tasks": (task(), task(2, assistant_id=302, title="生日关怀"), task(3, status="done", title="已完成的任务")),
-        "notes": (note(),),
+        "open_tasks": (task(), task(2, assistant_id=302, title="生日关怀")),
+        "newest_note": note(),
     }
     return MemberData(**(values | changed))
 

@@ -10,7 +10,7 @@ import pytest
 
 from zqyy_ai.domain.apps import AppType
 from zqyy_ai.domain.member_answers import ClueCategory, answer_model_of
-from zqyy_ai.domain.members import MemberData, VisitItem
+from zqyy_ai.domain.members import MOST_VISITS, MemberData, VisitItem
 from zqyy_ai.prompts import untrusted_text
 from zqyy_ai.prompts.consolidation import consolidation_prompt
 from zqyy_ai.prompts.customer import customer_prompt
@@ -120,7 +120,7 @@ def test_no_data_make_a_prompt_longer_than_promised(app: AppType) -> None:
     data = changed_texts(
         member_data(
             visits=tuple(replace(crowded, business_date=NEWEST - timedelta(days=7 * back)) for back in range(60)),
-            tasks=tuple(task(number, title="回访", detail="说明") for number in range(100)),
+            open_tasks=tuple(task(number, title="回访", detail="说明") for number in range(100)),
         ),
         monstrous,
     )
@@ -185,12 +185,91 @@ def test_references_say_which_data_were_used(app: AppType) -> None:
     assert (references["site_id"], references["member_id"]) == (members.SITE_ID, members.MEMBER_ID)
     if app is AppType.CONSOLIDATION:
         assert references["clues"] == {
-            "app3_clue": {"rows": 3, "created_at": "2026-04-20T09:00:00+08:00"},
-            "app6_note": {"rows": 2, "created_at": "2026-04-20T10:00:00+08:00"},
+            "app3_clue": {"rows": 3, "left_out": 0, "created_at": "2026-04-20T09:00:00+08:00"},
+            "app6_note": {"rows": 2, "left_out": 0, "created_at": "2026-04-20T10:00:00+08:00"},
         }
     else:
-        assert references["visits"].items() >= {"rows": 3, "first": "2026-04-08", "last": "2026-04-20"}.items()
+        assert references["visits"].items() >= {"rows": 3, "first": "2026-04-08", "last": "2026-04-20", "since": "2025-04-20"}.items()
     assert json.dumps(references)
+
+
+@pytest.mark.parametrize("app", [app for app in MEMBER_APPS if app is not AppType.CONSOLIDATION])
+def test_the_days_that_visits_are_told_of_are_named_with_the_reason_and_a_rule(app: AppType) -> None:
+    prompt = prompt_for(app, member_data(3))
+    told = {"自": "2025-04-20", "至": "2026-04-20", "依据": "最近一次到店及之前 365 天"}
+    assert facts_in(prompt)["会员"]["到店数据范围"] == told
+    assert "不得写成首次到店、首次服务、从未服务或历史累计" in outside_facts(text_of(prompt))[0]
+    assert not re.search(r'"(首次|末次)', text_of(prompt))
+
+
+def test_of_a_member_with_more_visits_than_are_read_the_range_begins_with_the_oldest_that_was() -> None:
+    many = tuple(visit(NEWEST - timedelta(days=back // 4), seed=back % 4, assistant_ids=()) for back in range(MOST_VISITS))
+    data = member_data(visits=many)
+    facts = facts_in(prompt_for(AppType.ANALYSIS, data))
+    assert facts["会员"]["到店数据范围"] == {"自": "2026-01-11", "至": "2026-04-20", "依据": "最近 400 次到店"}
+    assert facts["服务关系"]["服务近况"] == "2026-01-11 至 2026-04-20 没有服务记录"
+    months = [{name: row.get(name) for name in ("月份", "自", "截至")} for row in facts["服务按月"]]
+    assert months == [
+        {"月份": "2026-04", "自": None, "截至": "2026-04-20"},
+        {"月份": "2026-03", "自": None, "截至": None},
+        {"月份": "2026-02", "自": None, "截至": None},
+        {"月份": "2026-01", "自": "2026-01-11", "截至": None},
+    ], "of the months before nothing is known: no 0 stands for them"
+
+
+def test_the_first_and_the_newest_month_are_marked_as_the_parts_that_they_are() -> None:
+    facts = facts_in(prompt_for(AppType.CUSTOMER, member_data(visits=visits(122, every_days=3))))
+    by_month = facts["按月"]
+    assert (by_month[0]["月份"], by_month[0]["截至"]) == ("2026-04", "2026-04-20")
+    assert (by_month[-1]["月份"], by_month[-1]["自"]) == ("2025-04", "2025-04-20")
+    assert not any({"自", "截至"} & month.keys() for month in by_month[1:-1])
+    whole = member_data(visits=(visit(date(2026, 4, 30)),))
+    assert facts_in(prompt_for(AppType.CUSTOMER, whole))["按月"][0].keys().isdisjoint({"自", "截至"}), "the month is over"
+
+
+def test_a_month_that_is_told_in_full_in_part_is_marked_among_the_older_ones() -> None:
+    facts = facts_in(prompt_for(AppType.CLUE, member_data(visits=visits(120, every_days=3))))
+    oldest_in_full, newest_month = facts["逐次到店"][-1]["日期"], facts["较早到店按月汇总"][0]
+    assert newest_month["月份"] == oldest_in_full[:7]
+    assert newest_month["最近一次"] <= newest_month["截至"] < oldest_in_full
+
+
+@pytest.mark.parametrize("app", [AppType.ANALYSIS, AppType.TACTICS, AppType.CUSTOMER])
+@pytest.mark.parametrize(("count", "told", "left_out"), [(0, 0, 0), (8, 8, 0), (11, 8, 3)])
+def test_tasks_that_are_left_out_are_counted_in_the_prompt_and_in_the_references(
+    app: AppType, count: int, told: int, left_out: int
+) -> None:
+    prompt = prompt_for(app, member_data(open_tasks=tuple(task(number) for number in range(count))))
+    tasks = facts_in(prompt)["待办任务"]
+    assert sum(isinstance(each, dict) for each in tasks) == told
+    assert tasks[told:] == ([f"另有 {left_out} 条未列出"] if left_out else [])
+    assert (prompt.references["open_tasks"], prompt.references["open_tasks_left_out"]) == (told, left_out)
+
+
+def test_clues_that_the_customers_prompt_has_no_room_for_are_counted() -> None:
+    long = {"clues": [members.clue(f"线索{number}", detail="很长" * 149) | {"providers": "系统"} for number in range(20)]}
+    prompt = prompt_for(AppType.CUSTOMER, member_data(), answers=ANSWERS | {AppType.CONSOLIDATION: long})
+    *clues, rest = facts_in(prompt)["线索"]["clues"]
+    assert 10 < len(clues) < 20
+    assert rest == f"另有 {20 - len(clues)} 条未列出"
+    assert (prompt.references["clues"], prompt.references["clues_left_out"]) == (len(clues), 20 - len(clues))
+
+
+def test_clues_of_a_source_that_have_no_room_are_counted_too() -> None:
+    long = {"clues": [members.clue(f"线索{number}", detail="很长" * 149) for number in range(30)]}
+    prompt = prompt_for(AppType.CONSOLIDATION, member_data(), answers=ANSWERS | {AppType.CLUE: long})
+    *clues, rest = facts_in(prompt)["来源"][0]["线索"]
+    assert rest == f"另有 {30 - len(clues)} 条未列出"
+    assert prompt.references["clues"]["app3_clue"].items() >= {"rows": len(clues), "left_out": 30 - len(clues)}.items()
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\u200b", "\u3000"])
+def test_a_name_of_nothing_but_blanks_is_not_known(blank: str) -> None:
+    data = member_data()
+    assert data.member is not None
+    nameless = replace(data, member=replace(data.member, member_name=blank, level=blank))
+    told = facts_in(prompt_for(AppType.TACTICS, nameless))["会员"]
+    assert (told["姓名"], told["等级"]) == (None, None)
 
 
 @every_app
@@ -206,7 +285,7 @@ def test_a_prompt_costs_little_cpu(app: AppType) -> None:
     assert min(cpu_seconds() for _ in range(20)) < 0.004
 
 
-NOBODY = member_data(0, member=None, tasks=(), assistants={}, notes=())
+NOBODY = member_data(0, member=None, open_tasks=(), assistants={}, newest_note=None)
 EMPTY_ANSWERS: dict[AppType, dict[str, Any]] = {app: {} for app in MEMBER_APPS}
 
 
@@ -229,9 +308,9 @@ def test_without_anything_to_write_about_nothing_is_asked_and_the_reason_is_told
 
 @pytest.mark.parametrize("app", [AppType.ANALYSIS, AppType.TACTICS, AppType.NOTE, AppType.CUSTOMER])
 def test_a_member_whom_the_warehouse_does_not_know_yet_can_have_a_task_and_a_note(app: AppType) -> None:
-    data = replace(NOBODY, tasks=(task(),))
+    data = replace(NOBODY, open_tasks=(task(),))
     facts = facts_in(prompt_for(app, data, answers=EMPTY_ANSWERS, note=note()))
-    assert facts["会员"] == {"门店": "朝阳店", "最近到店": None, "会员资料": None}
+    assert facts["会员"] == {"门店": "朝阳店", "最近到店": None, "到店数据范围": None, "会员资料": None}
 
 
 def test_the_newest_visits_are_told_in_full_and_the_older_by_month() -> None:
@@ -242,7 +321,7 @@ def test_the_newest_visits_are_told_in_full_and_the_older_by_month() -> None:
     assert 20 <= len(in_full) < 60
     assert (overview["逐次列出的次数"], overview["只按月汇总的次数"]) == (len(in_full), 120 - len(in_full))
     assert sum(month["到店次数"] for month in by_month) == 120 - len(in_full)
-    assert by_month[0]["末次"] < in_full[-1]["日期"]
+    assert by_month[0]["最近一次"] < in_full[-1]["日期"]
     paid = sum(each["实付_元"] for each in in_full) + sum(month["实付_元"] for month in by_month)
     assert paid == pytest.approx(overview["实付_元"])
     assert all(later["月份"] > earlier["月份"] for later, earlier in pairwise(by_month))
@@ -272,7 +351,7 @@ def test_the_relation_is_told_by_sessions_hours_first_last_and_share() -> None:
     facts = facts_in(prompt_for(AppType.ANALYSIS, member_data(9)))
     relation = facts["服务关系"]
     assert (relation["服务次数"], relation["小时"], relation["助教费_元"]) == (6, 9, 720)
-    assert (relation["首次服务"], relation["最近服务"]) == ("2026-03-03", "2026-04-20")
+    assert (relation["最早服务"], relation["最近服务"]) == ("2026-03-03", "2026-04-20")
     assert (relation["占会员到店次数_%"], relation["占会员助教小时_%"]) == (66.7, 66.7)
     assert [row["助教"] for row in facts["会员的助教分布"]] == ["小雨", "阿May"]
     assert [each["标题"] for each in facts["待办任务"]] == ["回访老客"]
@@ -281,6 +360,7 @@ def test_the_relation_is_told_by_sessions_hours_first_last_and_share() -> None:
 def test_the_trend_has_every_calendar_month_up_to_the_newest_visit() -> None:
     data = member_data(visits=(visit(date(2026, 2, 3)), visit(date(2025, 11, 20), assistant_ids=())))
     rows = facts_in(prompt_for(AppType.ANALYSIS, data))["服务按月"]
+    assert [row.get("截至") for row in rows] == ["2026-02-03", *[None] * 5]
     assert [(row["月份"], row["会员到店次数"], row["服务次数"]) for row in rows] == [
         ("2026-02", 1, 1),
         ("2026-01", 0, 0),
@@ -303,8 +383,8 @@ def test_recency_is_judged_against_the_members_own_newest_visit(days_before: int
 def test_an_assistant_who_never_served_the_member_has_no_relation_yet() -> None:
     facts = facts_in(prompt_for(AppType.ANALYSIS, member_data(), assistant_id=999))
     assert facts["助教"] == {"姓名": None, "助教资料": None}
-    assert facts["服务关系"]["服务近况"] == "没有服务记录"
-    assert facts["服务关系"]["首次服务"] is None
+    assert facts["服务关系"]["服务近况"] == "2025-04-20 至 2026-04-20 没有服务记录", "of the days before them nothing is known"
+    assert facts["服务关系"]["最早服务"] is None
     assert facts["待办任务"] == []
 
 
@@ -313,7 +393,9 @@ def test_scripts_are_asked_for_the_open_tasks_with_the_analysis_where_there_is_o
     told = tactics_prompt(data, ASSISTANT_ID, analysis=former(members.ANALYSIS | {"_references": {"x": 1}}), history=())
     assert facts_in(told)["助教分析"] == members.ANALYSIS
     assert [each["标题"] for each in facts_in(told)["待办任务"]] == ["回访老客"]
-    assert len(facts_in(told)["近期到店"]) == 5
+    visits_told = facts_in(told)["近期到店"]
+    assert len(visits_told) == 6
+    assert visits_told[-1] == "另有 7 条未列出"
     without = tactics_prompt(data, ASSISTANT_ID, analysis=None, history=())
     assert facts_in(without)["助教分析"] is None
     assert without.references["analysis_created_at"] is None

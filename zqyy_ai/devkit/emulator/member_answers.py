@@ -60,7 +60,7 @@ def _clue_answer(facts: Facts) -> Facts:
 def _visit_clues(facts: Facts) -> Iterator[Clue]:
     overview, member = value_at(facts, "到店概况"), value_at(facts, "会员")
     count, paid = number_at(overview, "到店次数"), number_at(overview, "次均实付_元")
-    span = f"{text_at(overview, '首次')} 至 {text_at(overview, '末次')} 到店 {count or '若干'} 次"
+    span = f"{text_at(overview, '最早一次')} 至 {text_at(overview, '最近一次')} 到店 {count or '若干'} 次"
     level = text_at(member, "等级")
     yield _clue("客户基础", f"{level or '普通会员'}，最近到店 {text_at(member, '最近到店') or '未知'}", f"{span}。", "👤")
     if paid is not None:
@@ -85,14 +85,14 @@ def _visit_clues(facts: Facts) -> Iterator[Clue]:
 def _analysis_answer(facts: Facts) -> Facts:
     member, assistant = _who(facts, "会员"), _who(facts, "助教")
     relation = value_at(facts, "服务关系")
-    count, last = number_at(relation, "服务次数") or "0", text_at(relation, "最近服务")
+    count, first, last = number_at(relation, "服务次数") or "0", text_at(relation, "最早服务"), text_at(relation, "最近服务")
     task = text_at(next(iter(rows_at(facts, "待办任务")), None), "标题")
-    known = f"已服务 {count} 次，最近一次是 {last}" if last else "还没有服务记录"
+    known = f"{first} 至 {last} 服务 {count} 次" if last else text_at(relation, "服务近况") or "没有服务记录"
     suggestions = [f"到店前提前联系{member}，确认到店时间并预留常用的台。", f"接待结束后由{assistant}记录客户反馈，更新备注。"]
     if task:
         suggestions.insert(0, f"先完成待办任务“{task}”，完成后及时登记结果。")
     return {
-        "task_description": f"{assistant}对{member}{known}。{f'当前需要处理“{task}”。' if task else '建议安排一次回访，了解近期打球计划。'}",
+        "task_description": f"{assistant}对{member}：{known}。{f'当前需要处理“{task}”。' if task else '建议安排一次回访，了解近期打球计划。'}",
         "action_suggestions": suggestions,
         "one_line_summary": f"{assistant}与{member}：{known}"[:80],
     }
@@ -138,7 +138,7 @@ def _customer_answer(facts: Facts) -> Facts:
     count, paid = number_at(overview, "到店次数") or "0", number_at(overview, "实付_元")
     member = _who(facts, "会员")
     area, goods = (text_at(next(iter(rows_at(facts, key)), None), field) for key, field in (("区域", "区域"), ("常点商品", "名称")))
-    span = f"{text_at(overview, '首次')} 至 {text_at(overview, '末次')}" if count != "0" else ""
+    span = f"{text_at(overview, '最早一次')} 至 {text_at(overview, '最近一次')}" if count != "0" else ""
     summary = f"{member}{span}到店 {count} 次" + (f"，实付 {paid} 元" if paid is not None else "")
     strategies = []
     if area:
