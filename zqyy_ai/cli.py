@@ -78,7 +78,7 @@ def dev(stop_with_parent: bool) -> None:
 def demo(once: bool, stop_with_parent: bool) -> None:
     """启动整套服务，生成演示数据，通过 Dagster 预热一家门店的 72 个财务窗口，并播放会员事件（消费、备注、任务分配），打印结果。
 
-    完成后继续运行，直到按下 Ctrl-C。
+    完成后继续运行，直到按下 Ctrl-C。使用您自己的数据库（ZQYY_DATABASE_URL）时只预热，不生成演示数据，也不触发虚构的事件。
     """
     sys.exit(_serve(stop_with_parent=stop_with_parent, is_demo=True, once=once))
 
@@ -548,7 +548,16 @@ def _serve(*, stop_with_parent: bool, is_demo: bool, once: bool) -> int:
     is_serving = False
     with StopSignals(parent_pid=parent_pid) as signals:
         try:
-            demo = Demo(console, narration, may_fill=uses_embedded_database(settings)) if is_demo else None
+            demo = (
+                Demo(
+                    console,
+                    narration,
+                    may_fill=uses_embedded_database(settings),
+                    step_timeout_seconds=settings.step_timeout_seconds,
+                )
+                if is_demo
+                else None
+            )
             with running_stack(settings, environment, narration, signals, prepare=demo.prepare if demo else None) as stack:
                 console.print(f"[green]服务已就绪[/]（{time.monotonic() - started:.1f} 秒）")
                 if demo is not None:

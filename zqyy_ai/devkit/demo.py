@@ -1,7 +1,7 @@
 """The demo's journey over a running stack: fill the warehouse, prewarm one site through Dagster, play members' events, print what came out.
 
 What does not belong here: starting and stopping (`stack.py`), the events themselves (`demo_events.py`). The invariant: it fills embedded
-databases only, and only when they lack yesterday.
+databases only, and only when they lack yesterday, and it fires events only there: what it tells of never happened.
 """
 
 import time
@@ -25,6 +25,8 @@ from zqyy_ai.terminal import PrewarmOutcome, outcome_table, watch_prewarm
 DEMO_SITES = 3
 DEMO_DAYS = 400
 DEMO_SITE_ID = 1001
+# Beside the time that a step may take: for a run to start, for rate and slot, for what is sent back and comes again.
+_SECONDS_BETWEEN_STEPS = 120.0
 
 # One of the whole site, one of a complete period, one of an area: newest first, and never an answer of another site.
 SAMPLE_INSIGHTS: LiteralString = """
@@ -52,11 +54,12 @@ class Insight:
 class Demo:
     """One demo: `prepare` before Dagster starts, `play` when it is ready."""
 
-    def __init__(self, console: Console, narrator: Narrator, *, may_fill: bool) -> None:
+    def __init__(self, console: Console, narrator: Narrator, *, may_fill: bool, step_timeout_seconds: float) -> None:
         """`may_fill`: the database is embedded, so its warehouse is ours."""
         self._console = console
         self._narrator = narrator
         self._may_fill = may_fill
+        self._patience_seconds = step_timeout_seconds + _SECONDS_BETWEEN_STEPS
         self._site_id = DEMO_SITE_ID
         self._job_id = 0
 
@@ -73,12 +76,7 @@ class Demo:
 
         Raises ChildDied when the stack breaks meanwhile."""
         with Database(stack.database_url, max_connections=2, application_name="zqyy-ai demo") as database:
-            fired = fire_events(database, self._site_id)
-            self._narrator.say(
-                f"已触发事件：{'、'.join(event.title for event in fired)}"
-                if fired
-                else f"门店 {self._site_id} 没有会员数据（ai_source.members、tasks、notes），不演示会员事件"
-            )
+            fired = self.fire_events(database)
 
             def read() -> PrewarmProgress:
                 stack.children.check()
@@ -97,6 +95,19 @@ class Demo:
         show_addresses(self._console, stack.addresses, progress.run_id)
         return outcome.is_good and are_events_good
 
+    def fire_events(self, database: Database) -> list[FiredEvent]:
+        """Says which events it fired, or why none."""
+        if not self._may_fill:
+            self._narrator.say("使用的是您自己的数据库：演示事件是虚构的，不触发")
+            return []
+        fired = fire_events(database, self._site_id)
+        self._narrator.say(
+            f"已触发事件：{'、'.join(event.title for event in fired)}"
+            if fired
+            else f"门店 {self._site_id} 没有会员数据（ai_source.members、tasks、notes），不演示会员事件"
+        )
+        return fired
+
     def _show_events(self, database: Database, fired: list[FiredEvent], stack: RunningStack) -> bool:
         """True when every event's job has completed."""
         if not fired:
@@ -106,7 +117,8 @@ class Demo:
             stack.children.check()
             stack.signals.wait(seconds)
 
-        ends = await_ends(database, fired, wait)
+        with self._console.status("等待会员事件完成"):
+            ends = await_ends(database, fired, wait, patience_seconds=self._patience_seconds)
         show_ends(self._console, ends)
         show_answers(self._console, database, self._site_id, ends)
         return all(end.is_good for end in ends)

@@ -1,7 +1,8 @@
 """The demo's events: fired as a back end fires them when a bill is settled, a note is written and a task is given to an assistant.
 
-Members, assistants and the note are those of `ai_source`, so the same works on somebody's own database; where it knows no members, no event
-is fired. What becomes of the events is not decided here: they go through inbox, job and run like any other.
+Members, assistants and the note are those of `ai_source`, but that something happened to them is made up: only a demo warehouse may be told
+so. Where it knows no members, no event is fired. What becomes of the events is not decided here: they go through inbox, job and run like any
+other.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,12 +19,11 @@ from zqyy_ai.domain.apps import APPS, AppType
 from zqyy_ai.domain.business_clock import SystemClock
 from zqyy_ai.domain.events import EventName
 from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.domain.member_answers import AnalysisAnswer, ClueAnswer, CustomerAnswer, NoteAnswer, TacticsAnswer, answer_model_of
 from zqyy_ai.store import cache, events, run_logs
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.terminal import POLL_SECONDS, STATUS_TITLES
 
-# Far longer than three chains take; a demo that waits for ever shows nothing.
-MOST_SECONDS = 180.0
 _CLUES_SHOWN = 4
 
 # Members for whom an assistant has something to do: first those whom that assistant has served, then who came last.
@@ -141,15 +142,18 @@ def _what_happened(connection: Connection, site_id: int) -> list[tuple[EventName
     return happened
 
 
-def await_ends(database: Database, fired: list[FiredEvent], wait: Callable[[float], None]) -> list[EventEnd]:
-    """How the events ended; after `MOST_SECONDS`, how far they are. `wait` sleeps, and may raise to leave."""
-    waited_seconds = 0.0
-    while True:
-        ends = _ends(database, fired)
-        if all(end.is_over for end in ends) or waited_seconds >= MOST_SECONDS:
-            return ends
+def await_ends(database: Database, fired: list[FiredEvent], wait: Callable[[float], None], *, patience_seconds: float) -> list[EventEnd]:
+    """How the events ended; where none of them has come a step further for `patience_seconds`, how far they are.
+
+    That is longer than a step may take: an emulator's chains are done in seconds, a model's in many minutes. `wait` sleeps, and may raise to leave.
+    """
+    ends = _ends(database, fired)
+    seconds_without_progress = 0.0
+    while not all(end.is_over for end in ends) and seconds_without_progress < patience_seconds:
         wait(POLL_SECONDS)
-        waited_seconds += POLL_SECONDS
+        before, ends = ends, _ends(database, fired)
+        seconds_without_progress = seconds_without_progress + POLL_SECONDS if ends == before else 0.0
+    return ends
 
 
 def _ends(database: Database, fired: list[FiredEvent]) -> list[EventEnd]:
@@ -213,7 +217,7 @@ def show_answers(console: Console, database: Database, site_id: int, ends: list[
     for heading in ("应用", "目标", "内容"):
         answers.add_column(heading, overflow="fold")
     for app, target_id, answer in found:
-        text = _in_short(app, answer.result_json) if answer is not None else ""
+        text = in_short(app, answer.result_json) if answer is not None else ""
         if text:
             answers.add_row(APPS[app].title, target_id, escape(text))
     console.print(answers)
@@ -225,18 +229,22 @@ def show_answers(console: Console, database: Database, site_id: int, ends: list[
     console.print(table)
 
 
-def _in_short(app: AppType, result: dict[str, Any]) -> str:
-    """The line of an answer that says most; empty for App8, whose clues have a table of their own."""
-    match app:
-        case AppType.CLUE:
-            return "；".join(f"{clue['emoji']} {clue['summary']}".strip() for clue in result["clues"][:_CLUES_SHOWN])
-        case AppType.NOTE:
-            return f"评分 {result['score']}：{result['summary']}"
-        case AppType.CUSTOMER:
-            return str(result["summary"])
-        case AppType.ANALYSIS:
-            return str(result["one_line_summary"])
-        case AppType.TACTICS:
-            return "{scenario}：{script}".format(**result["tactics"][0])
+def in_short(app: AppType, result: dict[str, Any]) -> str:
+    """The line of a member application's answer that says most; empty for App8, whose clues have a table of their own."""
+    try:
+        answer = answer_model_of(app).model_validate(result)
+    except ValidationError:
+        return "（其他程序写入的回答，格式不同）"  # the cache has other writers
+    match answer:
+        case ClueAnswer():
+            return "；".join(f"{clue.emoji} {clue.summary}".strip() for clue in answer.clues[:_CLUES_SHOWN])
+        case NoteAnswer():
+            return f"评分 {answer.score}：{answer.summary}"
+        case CustomerAnswer():
+            return answer.summary
+        case AnalysisAnswer():
+            return answer.one_line_summary
+        case TacticsAnswer():
+            return f"{answer.tactics[0].scenario}：{answer.tactics[0].script}"
         case _:
             return ""

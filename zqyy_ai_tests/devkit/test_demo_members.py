@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from typing import Any
@@ -136,6 +137,9 @@ def test_notes_hold_what_masking_and_fencing_are_for(demo: psycopg.Connection[An
     masked = [mask_personal_numbers(content) for content in contents]
     for placeholder in ("[手机号]", "[身份证号]", "[银行卡号]", "[微信号]"):
         assert sum(placeholder in content for content in masked) > 5, placeholder
+    full_width = [content for content in contents if re.search("[\uff10-\uff19]{11}", content)]
+    assert len(full_width) > 5
+    assert all("[手机号]" in mask_personal_numbers(content) for content in full_width)
     assert sum("忽略前面" in content for content in contents) > 0
     assert sum("</notes>" in content for content in contents) > 0
     untouched = sum(content == after for content, after in zip(contents, masked, strict=True)) / len(contents)
