@@ -225,6 +225,14 @@ class MemberBench:
             {"member_id": member_id, "paid_cny": paid_cny, "site_id": SITE},
         )
 
+    def add_note(self, member_id: int, content: str, noted_by_name: str) -> None:
+        """Written after all notes of the demo; no event tells of it."""
+        self.connection.execute(
+            "INSERT INTO demo_dws.notes (site_id, note_id, member_id, content, noted_by_name, created_at)"
+            " SELECT %s, coalesce(max(note_id), 0) + 1, %s, %s, %s, '2026-04-21 12:00+08' FROM demo_dws.notes",
+            [SITE, member_id, content, noted_by_name],
+        )
+
     def add_task(self, member_id: int, assistant_id: int, title: str = "生日前关怀") -> None:
         self.connection.execute(
             "INSERT INTO demo_dws.tasks (site_id, task_id, member_id, assistant_id, task_type, title, created_at)"

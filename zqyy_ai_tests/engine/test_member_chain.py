@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 
 from zqyy_ai.domain.apps import APPS, AppType
-from zqyy_ai.domain.business_clock import SHANGHAI
+from zqyy_ai.domain.business_clock import SHANGHAI, SystemClock
+from zqyy_ai.domain.events import EventType, chain_text, dedup_key
 from zqyy_ai.domain.member_answers import ConsolidationAnswer
+from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.engine.member_requests import request_app, retry_job
 from zqyy_ai.engine.step import StepStatus
 from zqyy_ai.prompts.member_prompt import moment_text
-from zqyy_ai.store import clues
+from zqyy_ai.store import clues, trigger_jobs
 from zqyy_ai.store.clues import ClueSource, StoredClue
+from zqyy_ai.store.trigger_jobs import NewJob
 from zqyy_ai_tests.engine.member_bench import FINAL, INVALID, PASSING, SITE, MemberBench, Row, codes, names, results, told
 from zqyy_ai_tests.engine.workbench import alerts, held_rows, logs
 
@@ -118,8 +121,8 @@ def test_app8_merges_this_chains_fresh_clues_with_the_last_valid_ones_of_the_oth
     merged = bench.cached(AppType.CONSOLIDATION)[-1]["result_json"]
     assert {clue["providers"] for clue in merged["clues"]} == {"系统", "小王"}
     assert merged["_references"]["clues"] == {
-        "app3_clue": {"rows": len(from_visits["result_json"]["clues"]), "created_at": from_visits["created_at"].astimezone().isoformat()},
-        "app6_note": {"rows": len(from_note["result_json"]["clues"]), "created_at": from_note["created_at"].astimezone().isoformat()},
+        cache_type: {"rows": len(row["result_json"]["clues"]), "left_out": 0, "created_at": row["created_at"].astimezone().isoformat()}
+        for cache_type, row in (("app3_clue", from_visits), ("app6_note", from_note))
     }
 
 
@@ -255,6 +258,65 @@ def test_each_chain_replaces_the_clues_of_its_own_source(bench: MemberBench) -> 
     bench.drain(run_id="run-2")
     assert bench.clues()[: len(from_visits)] == from_visits
     assert {clue["source"] for clue in bench.clues()[len(from_visits) :]} == {"ai_note"}
+
+
+def ask_outside_the_chains(bench: MemberBench, member_id: int, *apps: AppType, **payload: str) -> int:
+    """A person's job: what the face that a person uses writes."""
+    business_date = LIVE.business_date(SystemClock().now())
+    return trigger_jobs.add(
+        bench.connection,
+        NewJob(
+            event_type=EventType.BACKFILL,
+            site_id=SITE,
+            member_id=member_id,
+            business_date=business_date,
+            dedup_key=dedup_key(EventType.BACKFILL, SITE, member_id, chain_text(apps), business_date, LIVE.mode.value),
+            app_chain=chain_text(apps),
+            payload={"apps": [app.value for app in apps], **payload},
+            is_forced=True,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("payload", "written_as"),
+    [({}, "ai_consumption"), ({"clue_source": "ai_note"}, "ai_note"), ({"clue_source": "manual"}, "ai_consumption")],
+)
+def test_outside_the_chains_clues_are_of_the_source_that_the_job_says_and_provided_by_the_notes_writer(
+    bench: MemberBench, payload: dict[str, str], written_as: str
+) -> None:
+    member = bench.visitors()[0]
+    bench.add_note(member, "客人说周末要带同事来打球", "店长老周")
+    kept = [(member, SITE, source) for source in {"manual", "ai_consumption", "ai_note"} - {written_as}]
+    for row in [*kept, (member, SITE, written_as)]:
+        bench.connection.execute(
+            "INSERT INTO public.member_retention_clue (member_id, site_id, source, summary) VALUES (%s, %s, %s, '旧')", row
+        )
+    ask_outside_the_chains(bench, member, AppType.NOTE, AppType.CONSOLIDATION, **payload)
+    assert told(bench.drain()) == [("app6", ANSWERED), ("app8", ANSWERED)]
+    written = [clue for clue in bench.clues() if clue["summary"] != "旧"]
+    assert written
+    assert {(clue["source"], clue["recorded_by_name"]) for clue in written} == {(written_as, "店长老周")}
+    assert {clue["source"] for clue in bench.clues() if clue["summary"] == "旧"} == {source for _, _, source in kept}
+
+
+def test_a_retry_keeps_the_source_that_the_job_said(bench: MemberBench) -> None:
+    member = bench.visitors()[0]
+    bench.add_note(member, "客人说周末要带同事来打球", "店长老周")
+    bench.emulator.plan({**FINAL, "app": "app8_consolidation"})
+    job_id = ask_outside_the_chains(bench, member, AppType.NOTE, AppType.CONSOLIDATION, clue_source="ai_note")
+    bench.drain()
+    assert bench.clues() == []
+    bench.emulator.plan()
+    retry_job(bench.database, job_id)
+    bench.drain(run_id="run-2")
+    assert {clue["source"] for clue in bench.clues()} == {"ai_note"}
+
+
+def test_an_event_says_by_its_kind_alone_which_clues_are_replaced(bench: MemberBench) -> None:
+    bench.consumption(bench.visitors()[0], clue_source="ai_note")
+    bench.drain()
+    assert {clue["source"] for clue in bench.clues()} == {"ai_consumption"}
 
 
 def test_clues_that_are_there_already_stay_the_rows_that_they_are(bench: MemberBench) -> None:
