@@ -108,7 +108,7 @@ _DAY_OF_YEAR = "|".join(f"{mark}(?:0?[1-9]|1[0-2]){mark}(?:0?[1-9]|[12][0-9]|3[0
 # Whoever is born in the years of the second line may have the card 110101 20050307 6717.
 _DAY_ON_CALENDAR = (
     f"(?:(?:19|20)[0-9]{{2}}(?:{_DAY_OF_YEAR})|20[2-9][0-9]{_MONTH_AND_DAY}"
-    f"|20[01][0-9]{_MONTH_AND_DAY}(?! ?[0-9]{{3}}[0-9x]))(?![0-9])"
+    f"|20[01][0-9]{_MONTH_AND_DAY}(?!{J}{D}{{3}}(?:{D}|[x×]))|(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])(?!-))(?![0-9])"
 )
 _NO_TIMETABLE = f"(?!\\(?(?:\\+? ?[0-9]{{1,6}}(?:\\.[0-9]{{1,2}})? )?(?:{_DAY_ON_CALENDAR}|{_HOURS}))"
 # Behind a number in groups: no price is its last group, nor the year of a date or the beginning of opening hours.
@@ -156,7 +156,7 @@ _BANK_CARD = (
     f"|{_FROM}{_digit('6')}{_digit('2')}{D}{D}(?:{S}{D}{{4}}){{3}}(?:{J}{D}{{1,3}})?{_TO}"
     f"|{_FROM}{_CARD_START}{D}{{3}}(?:{S}{D}{{4}}){{3}}{S}{D}{{1,3}}{_TO}"
     # 622202 1234 5678 90123: no price has five digits and begins so.
-    f"|{_FROM}(?={_digit('6')}{_digit('2')}{D}{{3}}){D}(?:(?:{S}(?={D}{{2}}))?{D}){{15,18}}{_TO}"
+    f"|{_FROM}(?={_digit('6')}{_digit('2')}{D}{{3}}){D}(?:(?:{S}(?={D}{{2}}))?{D}){{15,18}}{_TO}{_NO_PRICE}"
     f"|{_FROM}{_CARD_START}(?P<spelled>{S}){D}(?:(?P=spelled){D}){{14,17}}{_TO}"
 )
 # Shapes that order numbers and prices have too: Luhn's check digit decides.
@@ -206,10 +206,9 @@ _PERSONAL = re.compile(
     f"|(?=[0-9{_WORDY}(+])(?:(?=[(+ ]{{0,3}}{D}(?:{_ANY}{D}){{9}}){_NO_TIMETABLE}(?:{_FORMS})|(?<![0-9])(?P<qq_mail>[0-9]{{5,11}})@qq\\.com)"
 )
 # Any number of backslashes: JSON's strings may hold JSON.
-_ESCAPE_OR_CHARACTER = re.compile(
+_ESCAPE = re.compile(
     r"(?<!\\)\\++(?:u(?P<high>[dD][89abAB][0-9a-fA-F]{2})\\++u(?P<low>[dD][c-fC-F][0-9a-fA-F]{2})|u(?P<code>[0-9a-fA-F]{4})"
-    r"|(?P<letter>[bfnrt])|(?P<mark>[\"/]))|.",
-    re.DOTALL,
+    r"|(?P<letter>[bfnrt])|(?P<mark>[\"/]))|[\t\n\r]"
 )
 # Prices end like this; few cards have only such groups.
 _PRICES = re.compile(r"\+?[0-9]{1,4}[089](?: [0-9]{1,4}[089]){2,}")
@@ -268,27 +267,29 @@ def _read(text: str) -> tuple[str, list[int]]:
     """The text as it reads without JSON's escapes, white space as spaces, invisible characters taken out; and where each of the rest stood."""
     read: list[str] = []
     places: list[int] = []
-    for piece in _ESCAPE_OR_CHARACTER.finditer(text):
-        read.append(_character(piece))
-        places.append(piece.start())
-    seen, kept = _visible("".join(read))
-    places.append(len(text))
+    read_to = 0
+    for escape in _ESCAPE.finditer(text):
+        read += (text[read_to : escape.start()], _read_escape(escape))
+        places += range(read_to, escape.start() + 1)
+        read_to = escape.end()
+    places += range(read_to, len(text) + 1)
+    seen, kept = _visible("".join((*read, text[read_to:])))
     return seen, places if kept is None else [places[place] for place in kept]
 
 
-def _character(piece: re.Match[str]) -> str:
-    match piece.lastgroup:
+def _read_escape(escape: re.Match[str]) -> str:
+    """The one character that it stands for."""
+    match escape.lastgroup:
         case "low":
-            return chr(0x10000 + (int(piece["high"], 16) - 0xD800) * 0x400 + int(piece["low"], 16) - 0xDC00)
+            return chr(0x10000 + (int(escape["high"], 16) - 0xD800) * 0x400 + int(escape["low"], 16) - 0xDC00)
         case "code":
-            character = chr(int(piece["code"], 16))
-        case "letter":
-            character = {"b": "\b", "f": "\f"}.get(piece["letter"], " ")
+            character = chr(int(escape["code"], 16))
+            return " " if character in "\t\n\r" else character
         case "mark":
-            return piece["mark"]
+            return escape["mark"]
         case _:
-            character = piece[0]
-    return " " if character in "\t\n\r" else character
+            # JSON's \b and \f show nothing.
+            return "\b" if escape["letter"] in ("b", "f") else " "
 
 
 def _visible(text: str) -> tuple[str, list[int] | None]:

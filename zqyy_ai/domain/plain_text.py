@@ -36,7 +36,7 @@ _ADDRESSES = re.compile(
     rf"|www\.{_REST}"
     rf"|{_LABELS}\.(?:{_TOP_LEVELS})(?![A-Za-z0-9]){_REST}"
     # Any other in small letters: KTV.VIP is a room.
-    rf"|(?=[0-9.\-]*[A-Za-z]){_LABELS}(?-i:\.[a-z]{{2,24}})(?![A-Za-z0-9]){_REST}"
+    rf"|(?=[0-9\-]*[A-Za-z]){_LABELS}(?-i:\.[a-z]{{2,24}})(?![A-Za-z0-9]){_REST}"
     rf"|{_LABELS}\.{_CHINESE_TOP_LEVELS}{_REST}"
     rf"|{_LABELS}\.[A-Za-z]{{2,}}(?::[0-9]+)?/{_REST}"
     rf"|(?<![0-9.])[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}(?::[0-9]|/){_REST}",
