@@ -97,7 +97,7 @@ _FROM = f"(?:(?<![0-9])|(?=[{_WORDY}]))"
 _TO = f"(?:(?<=[{_WORDY}])|(?![0-9]))"
 _NO_UNIT = "(?! ?(?:元|块|分|圆|人|个|次|折|万|%))"
 # What may stand between a word like 微信 and the number: never `]`, so that a placeholder introduces nothing.
-_LINK = "(?:[ :=,.(\"'\\-@>|;/+]|号码|号|账户|账号|帐号|昵称|名字|名|id|是|为|叫做|叫|加|搜|也|就|同|的|他|她|我|群|联系|,|、|卡){0,8}"
+_LINK = "(?:[ :=,.(\"'\\-@>|;/]|号码|号|账户|账号|帐号|昵称|名字|名|id|是|为|叫做|叫|加|搜|也|就|同|的|他|她|我|群|联系|,|、|卡){0,8}"
 _DATE = "(?:19|20)[0-9]{2}[-./年 ]?[01]?[0-9][-./月 ]?[0-3]?[0-9]"
 
 # Opening hours (1930-2130) and dates have the digits of numbers, and stand behind prices and table numbers (168 20260420, +100 2026-04-20).
@@ -105,14 +105,17 @@ _CLOCK = "(?:[01][0-9]|2[0-4])(?:[0-5]0|[1-4]5|59)"
 _HOURS = f"{_CLOCK} ?(?:- ?{_CLOCK}(?![0-9-])|~ ?{_CLOCK}(?![0-9~]))"
 _MONTH_AND_DAY = "(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
 _DAY_OF_YEAR = "|".join(f"{mark}(?:0?[1-9]|1[0-2]){mark}(?:0?[1-9]|[12][0-9]|3[01])" for mark in ("-", r"\.", "/"))
-# Whoever is born in the years of the second line may have the card 110101 20050307 6717.
 _DAY_ON_CALENDAR = (
-    f"(?:(?:19|20)[0-9]{{2}}(?:{_DAY_OF_YEAR})|20[2-9][0-9]{_MONTH_AND_DAY}"
-    f"|20[01][0-9]{_MONTH_AND_DAY}(?!{J}{D}{{3}}(?:{D}|[x×]))|(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])(?!-))(?![0-9])"
+    f"(?:(?:19|20)[0-9]{{2}}(?:{_DAY_OF_YEAR})|20[0-9]{{2}}{_MONTH_AND_DAY}|(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])(?!-))(?![0-9])"
 )
-_NO_TIMETABLE = f"(?!\\(?(?:\\+? ?[0-9]{{1,6}}(?:\\.[0-9]{{1,2}})? )?(?:{_DAY_ON_CALENDAR}|{_HOURS}))"
+# The children of the twenties have no card yet: 128800 20260420 1930 is no id.
+_ID_OF_THE_YOUNG = f"[1-8][0-9]{{5}}[ .]20[01][0-9]{_MONTH_AND_DAY}{J}{D}{{3}}(?:{D}|[x×])"
+# Of a number in groups two have more digits than this.
+_TWO_AMOUNTS = r"(?:\+? ?[0-9]{1,5}(?:\.[0-9]{1,2})?[ .]){2}"
+_AMOUNT = r"\+? ?[0-9]{1,6}(?:\.[0-9]{1,2})?[ .]"
+_NO_TIMETABLE = f"(?!(?!{_ID_OF_THE_YOUNG})\\(?(?:{_TWO_AMOUNTS}|{_AMOUNT})?(?:{_DAY_ON_CALENDAR}|{_HOURS}))"
 # Behind a number in groups: no price is its last group, nor the year of a date or the beginning of opening hours.
-_NO_PRICE = f"(?! ?(?:元(?![旦宵])|块|折|%|分钟|小时|积分)|(?:{_DAY_OF_YEAR})(?![0-9])|[-~]{_CLOCK}(?![0-9]))"
+_NO_PRICE = f"(?! ?(?:元(?![旦宵])|块|分(?!店)|折|%|小时|积分)|(?:{_DAY_OF_YEAR})(?![0-9])|[-~]{_CLOCK}(?![0-9]))"
 
 _ONE, _FROM_3 = _digit("1"), _digit("3456789")
 _MOBILE = (
@@ -175,7 +178,7 @@ _NO_NAME = "(?!(?:wechat|weixin|pay|alipay|douyin|meituan|dianping|taobao|app|vi
 _WECHAT = (
     "(?:[微薇威徽徵维v] ?信|(?<![a-z])(?:we ?chat|wei ?xin|v ?x|w ?x)|加 ?[微薇v]|\\+ ?v|微(?=[:号])"
     # V alone is a hall's word too: VIP, V8.
-    "|(?<![a-z0-9])v(?=[:=@>+号]|[ ]{1,3}[a-z][a-z_-]{0,18}[0-9_])|绿泡泡|卫星(?=[:号是>]))"
+    "|(?<![a-z0-9])v(?:\\+|(?=[:=@>号])|(?= {1,3}[a-z][a-z_-]{0,18}[0-9_]))|绿泡泡|卫星(?=[:号是>]))"
     f"{_LINK}(?P<wechat>{_NO_NAME}[a-z][a-z0-9_\\-]{{5,}}+|{_SAID})"
 )
 _QQ = (

@@ -39,7 +39,7 @@ _ADDRESSES = re.compile(
     rf"|(?=[0-9\-]*[A-Za-z]){_LABELS}(?-i:\.[a-z]{{2,24}})(?![A-Za-z0-9]){_REST}"
     rf"|{_LABELS}\.{_CHINESE_TOP_LEVELS}{_REST}"
     rf"|{_LABELS}\.[A-Za-z]{{2,}}(?::[0-9]+)?/{_REST}"
-    rf"|(?<![0-9.])[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}(?::[0-9]|/){_REST}",
+    rf"|[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}(?::[0-9]|/){_REST}",
     re.IGNORECASE,
 )
 # Where a name in Chinese begins nobody can tell: without its dot it is only words.
