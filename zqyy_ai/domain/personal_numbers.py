@@ -110,12 +110,15 @@ _DAY_ON_CALENDAR = (
 )
 # The children of the twenties have no card yet: 128800 20260420 1930 is no id.
 _ID_OF_THE_YOUNG = f"[1-8][0-9]{{5}}[ .]20[01][0-9]{_MONTH_AND_DAY}{J}{D}{{3}}(?:{D}|[x×])"
-# Of a number in groups two have more digits than this.
+# Two of these have ten digits at most, so they are no number before a date.
 _TWO_AMOUNTS = r"(?:\+? ?[0-9]{1,5}(?:\.[0-9]{1,2})?[ .]){2}"
 _AMOUNT = r"\+? ?[0-9]{1,6}(?:\.[0-9]{1,2})?[ .]"
 _NO_TIMETABLE = f"(?!(?!{_ID_OF_THE_YOUNG})\\(?(?:{_TWO_AMOUNTS}|{_AMOUNT})?(?:{_DAY_ON_CALENDAR}|{_HOURS}))"
-# Behind a number in groups: no price is its last group, nor the year of a date or the beginning of opening hours.
-_NO_PRICE = f"(?! ?(?:元(?![旦宵])|块|分(?!店)|折|%|小时|积分)|(?:{_DAY_OF_YEAR})(?![0-9])|[-~]{_CLOCK}(?![0-9]))"
+# Behind a number in groups: its last group is no price, no year of a date, no beginning of opening hours.
+_NO_PRICE = (
+    "(?! ?(?:元(?![旦宵])|块|分(?![店享期给别组])|折|%)"
+    f"|(?<=(?:19|20)[0-9][0-9])(?:年|(?:{_DAY_OF_YEAR})(?![0-9]))|(?<={_CLOCK})[-~]{_CLOCK}(?![0-9]))"
+)
 
 _ONE, _FROM_3 = _digit("1"), _digit("3456789")
 _MOBILE = (
@@ -214,7 +217,7 @@ _ESCAPE = re.compile(
     r"|(?P<letter>[bfnrt])|(?P<mark>[\"/]))|[\t\n\r]"
 )
 # Prices end like this; few cards have only such groups.
-_PRICES = re.compile(r"\+?[0-9]{1,4}[089](?: [0-9]{1,4}[089]){2,}")
+_PRICES = re.compile(r"\+?[1-9][0-9]{0,3}[089](?: [1-9][0-9]{0,3}[089]){2,}")
 _PLACEHOLDERS = {
     "id_card": ID_CARD,
     "id_card_form": ID_CARD,
@@ -243,7 +246,7 @@ def mask_personal_numbers_in_json(text: str) -> str:
 
     The rest stays as it is written, escapes too; strings in strings are read as well.
     """
-    return mask_personal_numbers(_masked(text, *_read(text)))
+    return _masked(text, *_read(text))
 
 
 def _masked(text: str, seen: str, places: list[int] | None) -> str:
