@@ -15,7 +15,7 @@ from zqyy_ai.domain.errors import InvalidRequest
 from zqyy_ai.domain.events import ASSISTANT_APPS, MEMBER_APPS, EventType, chain_text, dedup_key, dedup_key_on
 from zqyy_ai.domain.jobs import UNSUCCESSFUL, JobStatus
 from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext
-from zqyy_ai.engine.call_pauses import describe
+from zqyy_ai.engine.call_pauses import why_held
 from zqyy_ai.guards.call_pauses import CallPause, pause_in_force
 from zqyy_ai.prompts.note import LONGEST_NOTE
 from zqyy_ai.prompts.untrusted_text import untrusted
@@ -296,12 +296,16 @@ class BatchProgress:
         return self.jobs_by_status.get(JobStatus.COMPLETED, 0) == self.total
 
     @property
+    def is_running(self) -> bool:
+        return bool(self.jobs_by_status.get(JobStatus.RUNNING))
+
+    @property
     def why_waiting(self) -> str | None:
-        """Why nothing goes on, and until when; None while something does."""
-        if self.jobs_by_status.get(JobStatus.RUNNING):
+        """Why nothing goes on, and until when; None while something does, or when it is simply the jobs' turn to come."""
+        if self.is_running:
             return None
         if self.pause is not None:
-            return describe(self.pause)
+            return why_held(self.pause)
         if self.not_before is None:
             return None
         return f"{self.not_before.astimezone(SHANGHAI):%m-%d %H:%M:%S} 之后继续：{self.error_message or ''}"
@@ -333,6 +337,17 @@ class JobReport:
     job: TriggerJob
     steps: list[run_logs.JobStep]
     pause: CallPause | None
+
+    @property
+    def why_waiting(self) -> str | None:
+        """Why the job waits in the queue, and until when; None when it is simply its turn to come."""
+        if self.job.status is not JobStatus.PENDING:
+            return None
+        if self.pause is not None:
+            return why_held(self.pause)
+        if self.job.not_before is None or self.job.not_before <= SystemClock().now():
+            return None
+        return f"{self.job.not_before.astimezone(SHANGHAI):%m-%d %H:%M:%S} 之后重试：{self.job.error_message or ''}"
 
 
 def job_report(database: Database, job_id: int) -> JobReport:
