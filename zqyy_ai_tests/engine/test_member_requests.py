@@ -352,6 +352,17 @@ def test_a_retry_is_a_new_job_that_names_the_old_one_and_leaves_out_what_the_old
     assert told(bench.drain(run_id="run-2"))[-1] == ("app7", ANSWERED)
 
 
+def test_a_retry_moves_its_key_to_today_and_leaves_a_note_id_that_looks_like_a_date(bench: MemberBench) -> None:
+    bench.emulator.plan({**FINAL, "app": "app6_note"})
+    bench.note(bench.visitors()[0], note_id="a|2020-01-01|b")
+    bench.drain()
+    bench.connection.execute(
+        "UPDATE biz.ai_trigger_jobs SET business_date = '2020-01-01', dedup_key = replace(dedup_key, %s, '2020-01-01')", [today()]
+    )
+    retry_job(bench.database, bench.job()["id"])
+    assert bench.jobs()[-1]["dedup_key"] == f"note_created|{SITE}|{bench.visitors()[0]}|note:a|2020-01-01|b|{today()}|live"
+
+
 def test_a_retry_of_a_retry_still_takes_over_what_the_first_one_paid_for(bench: MemberBench) -> None:
     first = failed_job(bench)
     bench.emulator.plan({**FINAL, "app": "app7_customer"})
