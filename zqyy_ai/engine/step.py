@@ -88,9 +88,9 @@ class StepRequest:
 
     `facts`: what the prompt holds, for the check of the answer's numbers; without them an answer is not checked.
     `hashed_prompt`: the prompt without what may change and still ask the same (former answers); the prompt itself unless given.
-    `reuse_not_before` bars the reuse of answers older than that moment (`regenerate`). `own_cache_id`: an answer that this very job has paid
-    for before; it is taken whatever its input was, or a newer one of another job in its place. `beside` writes what belongs to the answer, in its transaction and behind a savepoint:
-    where it can't be written, the answer stays and the step has failed.
+    `reuse_not_before` bars the reuse of answers older than that moment (`regenerate`). `own_cache_id`: an answer that this very job has
+    paid for before; it is taken whatever its input was, or a newer one of another job in its place. `beside` writes what belongs to the
+    answer, in its transaction and behind a savepoint: where it can't be written, the answer stays and the step has failed.
     """
 
     app: App

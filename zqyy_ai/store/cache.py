@@ -140,3 +140,9 @@ def valid_target_ids(connection: Connection, cache_type: str, site_id: int, *, n
     """Targets of the site that have a valid answer of this type which has not expired at `now`."""
     rows = connection.execute(named_queries("cache")["valid_target_ids"], {"cache_type": cache_type, "site_id": site_id, "now": now})
     return {row["target_id"] for row in rows}
+
+
+def targets_with_clues(connection: Connection, cache_type: str, site_id: int, *, now: datetime) -> set[str]:
+    """Targets of the site whose newest valid answer, of those that have not expired at `now`, holds a clue."""
+    rows = connection.execute(named_queries("cache")["targets_with_clues"], {"cache_type": cache_type, "site_id": site_id, "now": now})
+    return {row["target_id"] for row in rows}

@@ -56,6 +56,15 @@ SELECT DISTINCT target_id FROM biz.ai_cache
 WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND (status = 'valid' OR status IS NULL)
   AND (expires_at IS NULL OR expires_at > %(now)s)
 
+-- name: targets_with_clues
+SELECT target_id FROM (
+    SELECT DISTINCT ON (target_id) target_id, result_json FROM biz.ai_cache
+    WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND (status = 'valid' OR status IS NULL)
+      AND (expires_at IS NULL OR expires_at > %(now)s)
+    ORDER BY target_id, created_at DESC, id DESC
+) AS newest
+WHERE jsonb_path_exists(result_json, '$.clues[*].summary')
+
 -- name: of_jobs
 SELECT answer.cache_type, answer.target_id, max(answer.id) AS id
 FROM biz.ai_run_logs log JOIN biz.ai_cache answer ON answer.run_log_id = log.id

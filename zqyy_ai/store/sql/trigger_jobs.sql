@@ -144,11 +144,13 @@ SELECT id, created_at FROM ancestry ORDER BY depth
 SELECT * FROM biz.ai_trigger_jobs WHERE retry_of = %(job_id)s AND status IN ('pending', 'running') ORDER BY id LIMIT 1
 
 -- name: batch_progress
+-- `not_before`: until when all of them wait; NULL where one may go on now.
 SELECT status, count(*)::integer AS jobs, coalesce(sum((progress ->> 'calls')::integer), 0)::integer AS calls,
        coalesce(sum((progress ->> 'tokens')::bigint), 0)::bigint AS tokens, coalesce(sum((progress ->> 'done')::integer), 0)::integer AS done,
        coalesce(sum((progress ->> 'failed')::integer), 0)::integer AS failed,
        coalesce(sum((progress ->> 'reused')::integer), 0)::integer AS reused,
-       min(not_before) AS not_before, min(error_message) AS error_message
+       CASE WHEN bool_and(coalesce(not_before > clock_timestamp(), false)) THEN min(not_before) END AS not_before,
+       min(error_message) AS error_message
 FROM biz.ai_trigger_jobs WHERE batch_id = %(batch_id)s GROUP BY status
 
 -- name: newest
