@@ -131,8 +131,9 @@ def valid_targets(connection: Connection, site_id: int, target_ids: Iterable[str
 
 
 def answers_of_jobs(connection: Connection, job_ids: Iterable[int]) -> dict[tuple[str, str], int]:
-    """Valid answers that calls of these jobs brought: the newest row's id by (cache type, target)."""
-    rows = connection.execute(named_queries("cache")["of_jobs"], {"job_ids": list(job_ids)})
+    """Valid answers that these jobs' calls brought or that they found unchanged: the newest row's id by (cache type, target)."""
+    cache_types = [app.cache_type for app in APPS.values()]
+    rows = connection.execute(named_queries("cache")["of_jobs"], {"job_ids": list(job_ids), "cache_types": cache_types})
     return {(row["cache_type"], row["target_id"]): row["id"] for row in rows}
 
 

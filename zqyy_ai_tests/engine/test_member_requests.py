@@ -374,6 +374,20 @@ def test_a_retry_of_a_retry_still_takes_over_what_the_first_one_paid_for(bench: 
     assert told(bench.drain(run_id="run-3")) == [("app3", REUSED), ("app8", REUSED), ("app7", ANSWERED)]
 
 
+def test_a_retry_takes_over_what_its_job_had_found_unchanged(bench: MemberBench) -> None:
+    member = bench.visitors()[0]
+    bench.consumption(member)
+    bench.drain()
+    bench.emulator.plan({**FINAL, "app": "app7_customer"})
+    bench.connection.execute("UPDATE biz.ai_cache SET input_hash = 'other' WHERE cache_type = %s", [APPS[AppType.CUSTOMER].cache_type])
+    bench.consumption(member, is_forced=True)
+    assert told(bench.drain(run_id="run-2"))[:2] == [("app3", REUSED), ("app8", REUSED)]
+    bench.emulator.plan()
+    bench.add_visit(member)
+    retry_job(bench.database, bench.jobs()[-1]["id"])
+    assert told(bench.drain(run_id="run-3")) == [("app3", REUSED), ("app8", REUSED), ("app7", ANSWERED)]
+
+
 def test_only_what_came_to_nothing_is_retried_and_only_once_at_a_time(bench: MemberBench) -> None:
     first = failed_job(bench)
     retry = retry_job(bench.database, first)

@@ -30,6 +30,12 @@ SELECT * FROM biz.ai_trigger_jobs
 WHERE dedup_key = ANY(%(dedup_keys)s) AND status IN ('pending', 'running', 'completed')
 ORDER BY id
 
+-- name: lock_waiting
+SELECT id FROM biz.ai_trigger_jobs WHERE id = ANY(%(job_ids)s) AND status = 'pending' ORDER BY id FOR UPDATE
+
+-- name: merge_events
+UPDATE biz.ai_trigger_jobs SET payload = %(payload)s, app_chain = %(app_chain)s WHERE id = %(job_id)s
+
 -- name: count_duplicates
 -- What had failed for good is asked again, as for loads.
 UPDATE biz.ai_trigger_jobs
@@ -278,9 +284,9 @@ WHERE status = 'running' AND run_id = %(run_id)s AND (is_own_run OR event_type =
 RETURNING *
 
 -- name: give_back_of_run
--- Jobs that the run had taken for others: nobody has cancelled those.
+-- Jobs that the run had taken for others: nobody has cancelled those. They count as sent back, so that the next round knows that they were begun.
 UPDATE biz.ai_trigger_jobs
-SET status = 'pending', attempt = greatest(attempt - 1, 0), error_message = '运行被取消,等待重新执行',
+SET status = 'pending', attempt = greatest(attempt - 1, 0), sent_back_count = sent_back_count + 1, error_message = '运行被取消,等待重新执行',
     fencing_token = fencing_token + 1, lease_expires_at = NULL, worker_id = NULL
 WHERE status = 'running' AND run_id = %(run_id)s AND NOT is_own_run AND event_type <> 'dws_completed'
 RETURNING *
