@@ -13,7 +13,7 @@ them is there when the job says `completed`.
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -23,7 +23,7 @@ from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool
 from zqyy_ai.engine.intake import take_in
-from zqyy_ai.engine.job_ending import ending_of, left, tell_of_end, write_ending
+from zqyy_ai.engine.job_ending import Ends, ending_of, left, tell_of_end, write_ending, write_plain_ending
 from zqyy_ai.engine.member_chain import MemberChain, StepOutcome, work_of_job
 from zqyy_ai.guards.call_pauses import pause_in_force
 from zqyy_ai.store import event_runs, events, sites, trigger_jobs
@@ -62,6 +62,7 @@ class EventRun:
         self._feeder = threading.Thread(target=self._feed, name="zqyy-ai feeder", daemon=True)
         self._worked_at = self._opened_at = self._touched_at = time.monotonic()
         self._may_wait_more = False
+        self._unended: set[int] = set()
 
     def outcomes(self) -> Iterator[StepOutcome]:
         """Each step's outcome as soon as it is known, until the run has closed.
@@ -241,7 +242,7 @@ class EventRun:
         self, held: dict[int, int], *, most: int, most_of_site: int, least_priority: int, attempts: range | None = None
     ) -> list[TriggerJob]:
         worker = self._engine.worker
-        known = {chain.work.job.id for chain in self._pool.open_chains}
+        known = {chain.work.job.id for chain in self._pool.open_chains} | self._unended
         may_be_claimed = False
 
         def claim(connection: Connection) -> list[TriggerJob]:
@@ -287,7 +288,7 @@ class EventRun:
                 if trigger_jobs.finish(connection, job, JobStatus.FAILED, why):
                     tell_of_end(connection, job, JobStatus.FAILED, why)
 
-            self._engine.database.write_surely(fail)
+            self._is_written(job, fail, lambda connection: write_plain_ending(connection, job, Ends(JobStatus.FAILED)))
             return
         self._pool.add(MemberChain(self._engine, work))
 
@@ -318,16 +319,42 @@ class EventRun:
             logger.warning("event_run.not_touched")
 
     def _end(self, chain: MemberChain, *, is_left: bool = False) -> None:
+        """A job whose end the database refuses stays running, and holds its member: recovery takes it, and counts the attempt."""
         self._worked_at = time.monotonic()
-        now = self._engine.clock.now()
+        is_ended = False
         try:
-            if not chain.is_lost:
-                ending = left(now) if is_left else ending_of(chain, now=now, is_any_held=lambda: self._is_any_held(chain))
-                self._engine.step.write_late_log_ends()
-                self._engine.database.write_surely(lambda connection: write_ending(connection, chain, ending))
+            is_ended = chain.is_lost or self._write_end(chain, is_left=is_left)
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            is_ended = True  # An outage is not its fault.
+            raise
         finally:
             self._pool.forget(chain)
-            chain.end()
+            if is_ended:
+                chain.end()
+
+    def _write_end(self, chain: MemberChain, *, is_left: bool) -> bool:
+        """False when the database takes no end of this job."""
+        now = self._engine.clock.now()
+        ending = left(now) if is_left else ending_of(chain, now=now, is_any_held=lambda: self._is_any_held(chain))
+        self._engine.step.write_late_log_ends()
+        return self._is_written(
+            chain.work.job,
+            lambda connection: write_ending(connection, chain, ending),
+            lambda connection: write_plain_ending(connection, chain.work.job, ending),
+        )
+
+    def _is_written(self, job: TriggerJob, *ways: Callable[[Connection], object]) -> bool:
+        """By the first of `ways` that the database takes; a lost connection is raised. One job's end is never the end of all."""
+        for write in ways:
+            try:
+                self._engine.database.write_surely(write)
+                return True
+            except (psycopg.OperationalError, psycopg.InterfaceError):
+                raise
+            except Exception:
+                logger.exception("event_run.end_refused job=%s", job.id)
+        self._unended.add(job.id)
+        return False
 
     def _is_any_held(self, chain: MemberChain) -> bool:
         return self._engine.database.patiently(

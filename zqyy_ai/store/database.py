@@ -70,6 +70,19 @@ def database_now(connection: Connection) -> datetime:
     return now
 
 
+@contextmanager
+def what_is_only_shown(connection: Connection, what: str) -> Iterator[None]:
+    """Behind a savepoint, for what people look at and nothing depends on: where the database refuses it (a narrower column, a foreign rule),
+    the rest of the transaction stays. A lost connection and a deadlock are raised, for who repeats the transaction."""
+    try:
+        with connection.transaction():
+            yield
+    except (psycopg.OperationalError, psycopg.InterfaceError):
+        raise
+    except psycopg.Error:
+        logger.exception("database.not_shown what=%s", what)
+
+
 class Database:
     """A pool of at most `max_connections` connections to one database; rows come as dicts. Thread-safe."""
 
