@@ -13,7 +13,7 @@ them is there when the job says `completed`.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import psycopg
@@ -63,11 +63,13 @@ class EventRun:
         self._worked_at = self._opened_at = self._touched_at = time.monotonic()
         self._may_wait_more = False
         self._unended: set[int] = set()
+        self._failed_job_id: int | None = None
 
-    def outcomes(self) -> Iterator[StepOutcome]:
+    def outcomes(self) -> Generator[StepOutcome]:
         """Each step's outcome as soon as it is known, until the run has closed.
 
-        Leaving early lets calls under way end and be written, starts no new one, and gives the jobs back at once.
+        Leaving early lets calls under way end and be written, starts no new one, and gives the jobs back at once. A consumer that an outcome
+        fails throws its exception in here: that outcome's job does not go back, and has spent its attempt.
         """
         self._open()
         self._feeder.start()
@@ -78,7 +80,11 @@ class EventRun:
                     self._end(taken.chain)
                     self._claim_more()
                 elif taken is not None:
-                    yield taken
+                    try:
+                        yield taken
+                    except Exception:
+                        self._failed_job_id = taken.job_id
+                        raise
                 self._touch()
         finally:
             self._stop()
@@ -100,7 +106,8 @@ class EventRun:
         Others take over at once: the run is closed before its calls under way end, and what waits in it goes back before that too.
         """
         self._is_taking = False
-        if not self._is_closed.is_set():
+        if not self._is_closed.is_set() or self._pool.open_chains:
+            # Also one that takes nothing more: what waits at a guard in it would send its call long after.
             self._engine.worker.stopping.set()
         self._is_closed.set()
         self._feeder.join()
@@ -113,6 +120,10 @@ class EventRun:
     def _leave(self, chains: list[MemberChain]) -> None:
         """Their jobs go back, also where the chain is over: what it brought was not told yet, and the next round takes it over."""
         for chain in chains:
+            if chain.work.job.id == self._failed_job_id:
+                # Stays running and holds its member: recovery takes it, and counts the attempt.
+                self._pool.forget(chain)
+                continue
             try:
                 self._end(chain, is_left=True)
             except Exception:

@@ -324,6 +324,34 @@ def test_leaving_a_run_early_lets_its_call_end_and_gives_the_jobs_back_at_once_w
     assert bench.posts() == {"app3": 4, "app8": 4, "app7": 4}, "and is not paid again"
 
 
+def test_leaving_a_run_that_was_handed_over_sends_nothing_of_what_waits_at_its_guards(bench: MemberBench) -> None:
+    bench.consumption(bench.visitors()[0])
+    once_in_ten_seconds = {"ZQYY_SITE_CALLS_BURST": "1", "ZQYY_SITE_CALLS_PER_MINUTE": "6"}
+    engine = bench.engine(ZQYY_EVENT_RUN_MAX_AGE_SECONDS="0.1", **once_in_ten_seconds)
+    outcomes = EventRun(engine, "old").outcomes()
+    with bench.woken_often():
+        next(outcomes)
+        event_runs.open_run(bench.connection, "young", worker_id=uuid4(), lease=timedelta(minutes=1))
+        wait_until(lambda: not event_runs.is_open(bench.connection, "old"))
+        outcomes.close()
+    assert bench.posts() == {"app3": 1}
+    assert (bench.job()["status"], bench.job()["attempt"], held_rows(bench.connection)) == (PENDING, 0, 0)
+
+
+def test_an_outcome_that_fails_its_consumer_costs_its_job_an_attempt_and_no_other(bench: MemberBench) -> None:
+    for member in bench.visitors()[:3]:
+        bench.note(member)
+    engine = bench.engine()
+    outcomes = EventRun(engine, "run-1").outcomes()
+    with bench.woken_often():
+        failing = next(outcomes)
+        with pytest.raises(ValueError, match="cannot be shown"):
+            outcomes.throw(ValueError("cannot be shown"))
+    recover_dead_run(bench.database, build_budget_guard(engine.settings), "run-1", max_attempts=3)
+    assert {job["id"]: job["attempt"] for job in bench.jobs()} == {job["id"]: int(job["id"] == failing.job_id) for job in bench.jobs()}
+    assert bench.statuses() == all_are(PENDING, 3)
+
+
 def test_a_process_that_is_told_to_stop_begins_no_further_call_and_its_run_ends(bench: MemberBench) -> None:
     bench.note(bench.visitors()[0])
     bench.emulator.plan(latency={"seconds": 0.4})
