@@ -22,7 +22,7 @@ from psycopg_pool import PoolTimeout
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool
-from zqyy_ai.engine.intake import take_in
+from zqyy_ai.engine.intake import take_batch_in
 from zqyy_ai.engine.job_ending import Ends, ending_of, left, tell_of_end, write_ending, write_plain_ending
 from zqyy_ai.engine.member_chain import MemberChain, StepOutcome, work_of_job
 from zqyy_ai.guards.call_pauses import pause_in_force
@@ -62,6 +62,7 @@ class EventRun:
         self._feeder = threading.Thread(target=self._feed, name="zqyy-ai feeder", daemon=True)
         self._worked_at = self._opened_at = self._touched_at = time.monotonic()
         self._may_wait_more = False
+        self._has_more_events = False
         self._unended: set[int] = set()
         self._failed_job_id: int | None = None
 
@@ -165,7 +166,8 @@ class EventRun:
                 with self._engine.database.listener() as listener:
                     listener.execute(b"LISTEN " + WORK_CHANNEL.encode())
                     while self._look():
-                        _wait_for_work(listener)
+                        if not self._has_more_events:
+                            _wait_for_work(listener)
             except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as lost:
                 logger.warning("event_run.feeding_interrupted cause=%s", type(lost).__name__)
                 self._is_closed.wait(_RECONNECT_SECONDS)
@@ -191,7 +193,8 @@ class EventRun:
             self._close()
             self._is_taking = False
             return False
-        take_in(self._engine.database, self._engine.clock, self._engine.runtime_context)
+        # A batch a look: of fifty thousand events the first ones' calls begin before the last ones are read.
+        _, self._has_more_events = take_batch_in(self._engine.database, self._engine.clock, self._engine.runtime_context)
         self._claim()
         self._claim_a_last_attempt()
         if self._may_close():
@@ -368,9 +371,13 @@ class EventRun:
         return False
 
     def _is_any_held(self, chain: MemberChain) -> bool:
-        return self._engine.database.patiently(
-            lambda connection: self._engine.guards.breaker.is_any_held(connection, set(chain.work.apps)), in_one_transaction=False
-        )
+        try:
+            return self._engine.database.patiently(
+                lambda connection: self._engine.guards.breaker.is_any_held(connection, set(chain.work.apps)), in_one_transaction=False
+            )
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            # Not known: the job goes back, which costs it nothing, and is not ended for an outage of ours.
+            return True
 
 
 def _wait_for_work(listener: psycopg.Connection[Any]) -> None:

@@ -70,6 +70,12 @@ def database_now(connection: Connection) -> datetime:
     return now
 
 
+def is_connection_lost(error: psycopg.Error) -> bool:
+    """Or something else of the moment, as a deadlock; as against a database that refuses what it is given, or can't hold it."""
+    is_too_large = isinstance(error, psycopg.errors.ProgramLimitExceeded | psycopg.errors.OutOfMemory)
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not is_too_large
+
+
 @contextmanager
 def what_is_only_shown(connection: Connection, what: str) -> Iterator[None]:
     """Behind a savepoint, for what people look at and nothing depends on: where the database refuses it (a narrower column, a foreign rule),
@@ -77,9 +83,9 @@ def what_is_only_shown(connection: Connection, what: str) -> Iterator[None]:
     try:
         with connection.transaction():
             yield
-    except (psycopg.OperationalError, psycopg.InterfaceError):
-        raise
-    except psycopg.Error:
+    except psycopg.Error as refused:
+        if is_connection_lost(refused):
+            raise
         logger.exception("database.not_shown what=%s", what)
 
 

@@ -214,6 +214,33 @@ def test_five_thousand_events_of_one_site_delay_another_sites_first_call_by_one_
     assert held_rows(bench.connection) == 0
 
 
+def test_the_first_events_of_a_full_inbox_are_asked_about_before_the_last_ones_are_read(bench: MemberBench) -> None:
+    bench.connection.execute(
+        "SELECT biz.fire_ai_event('ai_note_created', jsonb_build_object('site_id', %s::bigint, 'member_id', number, 'note_content', '怕吵'))"
+        " FROM generate_series(1, 5000) AS number",
+        [SITE],
+    )
+    engine = bench.engine()
+    outcomes = EventRun(engine, "run-1").outcomes()
+    next(outcomes)
+    wait_until(lambda: not any(event["handled_at"] is None for event in bench.inbox()))
+    outcomes.close()
+    first_call = bench.connection.execute("SELECT min(created_at) AS at FROM biz.ai_run_logs").fetchone()
+    last_read = bench.connection.execute("SELECT max(handled_at) AS at FROM biz.ai_events").fetchone()
+    assert first_call is not None and last_read is not None and first_call["at"] < last_read["at"]
+
+
+def test_a_trigger_row_in_an_operators_open_transaction_holds_up_no_event(bench: MemberBench) -> None:
+    with psycopg.connect(bench.database.url) as operator:
+        operator.execute("UPDATE biz.trigger_jobs SET description = description")
+        bench.consumption(bench.visitors()[0])
+        bench.note(bench.visitors()[1])
+        bench.drain()
+        assert bench.statuses() == all_are(DONE, 2)
+        operator.rollback()
+    assert bench.trigger(EventName.CONSUMPTION_SETTLED)["last_run_at"] is None, "it is only shown, and is shown again by the next event"
+
+
 def test_what_a_person_asks_for_comes_first_then_events_and_backfills_take_what_is_left(bench: MemberBench) -> None:
     members = bench.visitors()[:5]
     plan = plan_backfill(
@@ -359,7 +386,7 @@ def test_a_process_that_is_told_to_stop_begins_no_further_call_and_its_run_ends(
         wait_until(lambda: bench.emulator.in_flight == 1)
         run.engine.worker.stopping.set()
         wait_until(lambda: run.is_over)
-    assert told(run.outcomes) == [("app6", ANSWERED)]
+    assert len(bench.cached(AppType.NOTE)) == 1, "what was under way is written, whether it was still told or not"
     assert (bench.emulator.posts, bench.job()["status"], bench.job()["attempt"]) == (1, PENDING, 0)
     assert event_runs.open_runs(bench.connection) == []
 

@@ -11,11 +11,12 @@ from zqyy_ai.domain.events import EventName
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.assembly import build_budget_guard
 from zqyy_ai.engine.call_pauses import pause_calls, resume_calls
+from zqyy_ai.engine.event_run import EventRun
 from zqyy_ai.engine.job_ending import MOST_FAILED_ROUNDS, Ends, GoesBack, ending_of, write_ending
 from zqyy_ai.engine.member_chain import MemberChain, work_of_job
 from zqyy_ai.engine.recovery import recover_dead_run
 from zqyy_ai.engine.step import StepStatus
-from zqyy_ai.store import sites, trigger_jobs
+from zqyy_ai.store import database, sites, trigger_jobs
 from zqyy_ai_tests.engine.member_bench import FINAL, PASSING, SITE, MemberBench, codes, told
 from zqyy_ai_tests.engine.workbench import alerts, breakers, held_rows, logs, wait_until
 
@@ -297,6 +298,26 @@ def test_a_chain_past_its_time_begins_no_step_that_would_be_cut_off_and_goes_on_
     assert bench.posts() == {"app3": 1, "app8": 1, "app7": 1}
     job = bench.job()
     assert (job["status"], job["attempt"], job["sent_back_count"]) == ("completed", 1, 2)
+
+
+def test_a_job_goes_back_when_nobody_can_say_whether_its_application_is_held(
+    own_bench: MemberBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rounds of failing are used up, but the breakers can't be read: it is not ended for trouble of our database."""
+    bench = own_bench
+    monkeypatch.setattr(database, "_PATIENT_SECONDS", 0.2)
+    bench.connection.execute("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = 100', current_database()); END $$")
+    bench.emulator.plan({**PASSING, "app": "app7_customer"})
+    bench.consumption(bench.visitors()[0])
+    bench.take_in()
+    bench.connection.execute("UPDATE biz.ai_trigger_jobs SET failed_rounds = %s", [MOST_FAILED_ROUNDS])
+    outcomes = EventRun(bench.engine(), "run-1").outcomes()
+    with bench.woken_often(), psycopg.connect(bench.database.url) as other:
+        for outcome in outcomes:
+            if outcome.step.app_type is AppType.CUSTOMER:
+                other.execute("LOCK TABLE biz.ai_breakers")
+    job = bench.job()
+    assert (job["status"], job["attempt"], job["failed_rounds"]) == ("pending", 0, MOST_FAILED_ROUNDS + 1)
 
 
 # Ends that the database refuses
