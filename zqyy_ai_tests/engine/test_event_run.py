@@ -214,6 +214,33 @@ def test_five_thousand_events_of_one_site_delay_another_sites_first_call_by_one_
     assert held_rows(bench.connection) == 0
 
 
+def test_the_first_events_of_a_full_inbox_are_asked_about_before_the_last_ones_are_read(bench: MemberBench) -> None:
+    bench.connection.execute(
+        "SELECT biz.fire_ai_event('ai_note_created', jsonb_build_object('site_id', %s::bigint, 'member_id', number, 'note_content', '怕吵'))"
+        " FROM generate_series(1, 5000) AS number",
+        [SITE],
+    )
+    engine = bench.engine()
+    outcomes = EventRun(engine, "run-1").outcomes()
+    next(outcomes)
+    wait_until(lambda: not any(event["handled_at"] is None for event in bench.inbox()))
+    outcomes.close()
+    first_call = bench.connection.execute("SELECT min(created_at) AS at FROM biz.ai_run_logs").fetchone()
+    last_read = bench.connection.execute("SELECT max(handled_at) AS at FROM biz.ai_events").fetchone()
+    assert first_call is not None and last_read is not None and first_call["at"] < last_read["at"]
+
+
+def test_a_trigger_row_in_an_operators_open_transaction_holds_up_no_event(bench: MemberBench) -> None:
+    with psycopg.connect(bench.database.url) as operator:
+        operator.execute("UPDATE biz.trigger_jobs SET description = description")
+        bench.consumption(bench.visitors()[0])
+        bench.note(bench.visitors()[1])
+        bench.drain()
+        assert bench.statuses() == all_are(DONE, 2)
+        operator.rollback()
+    assert bench.trigger(EventName.CONSUMPTION_SETTLED)["last_run_at"] is None, "it is only shown, and is shown again by the next event"
+
+
 def test_what_a_person_asks_for_comes_first_then_events_and_backfills_take_what_is_left(bench: MemberBench) -> None:
     members = bench.visitors()[:5]
     plan = plan_backfill(
@@ -324,6 +351,34 @@ def test_leaving_a_run_early_lets_its_call_end_and_gives_the_jobs_back_at_once_w
     assert bench.posts() == {"app3": 4, "app8": 4, "app7": 4}, "and is not paid again"
 
 
+def test_leaving_a_run_that_was_handed_over_sends_nothing_of_what_waits_at_its_guards(bench: MemberBench) -> None:
+    bench.consumption(bench.visitors()[0])
+    once_in_ten_seconds = {"ZQYY_SITE_CALLS_BURST": "1", "ZQYY_SITE_CALLS_PER_MINUTE": "6"}
+    engine = bench.engine(ZQYY_EVENT_RUN_MAX_AGE_SECONDS="0.1", **once_in_ten_seconds)
+    outcomes = EventRun(engine, "old").outcomes()
+    with bench.woken_often():
+        next(outcomes)
+        event_runs.open_run(bench.connection, "young", worker_id=uuid4(), lease=timedelta(minutes=1))
+        wait_until(lambda: not event_runs.is_open(bench.connection, "old"))
+        outcomes.close()
+    assert bench.posts() == {"app3": 1}
+    assert (bench.job()["status"], bench.job()["attempt"], held_rows(bench.connection)) == (PENDING, 0, 0)
+
+
+def test_an_outcome_that_fails_its_consumer_costs_its_job_an_attempt_and_no_other(bench: MemberBench) -> None:
+    for member in bench.visitors()[:3]:
+        bench.note(member)
+    engine = bench.engine()
+    outcomes = EventRun(engine, "run-1").outcomes()
+    with bench.woken_often():
+        failing = next(outcomes)
+        with pytest.raises(ValueError, match="cannot be shown"):
+            outcomes.throw(ValueError("cannot be shown"))
+    recover_dead_run(bench.database, build_budget_guard(engine.settings), "run-1", max_attempts=3)
+    assert {job["id"]: job["attempt"] for job in bench.jobs()} == {job["id"]: int(job["id"] == failing.job_id) for job in bench.jobs()}
+    assert bench.statuses() == all_are(PENDING, 3)
+
+
 def test_a_process_that_is_told_to_stop_begins_no_further_call_and_its_run_ends(bench: MemberBench) -> None:
     bench.note(bench.visitors()[0])
     bench.emulator.plan(latency={"seconds": 0.4})
@@ -331,7 +386,7 @@ def test_a_process_that_is_told_to_stop_begins_no_further_call_and_its_run_ends(
         wait_until(lambda: bench.emulator.in_flight == 1)
         run.engine.worker.stopping.set()
         wait_until(lambda: run.is_over)
-    assert told(run.outcomes) == [("app6", ANSWERED)]
+    assert len(bench.cached(AppType.NOTE)) == 1, "what was under way is written, whether it was still told or not"
     assert (bench.emulator.posts, bench.job()["status"], bench.job()["attempt"]) == (1, PENDING, 0)
     assert event_runs.open_runs(bench.connection) == []
 
