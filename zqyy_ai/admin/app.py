@@ -1,0 +1,57 @@
+"""The ASGI application: routes, problem details, bounds. `create_app` makes one over given services; `serve` runs it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+
+from zqyy_ai.admin.body_limit import BodyLimit
+from zqyy_ai.admin.problems import MEDIA_TYPE, ProblemDetails, add_problem_handlers
+from zqyy_ai.admin.request_ids import RequestIds
+from zqyy_ai.admin.routes import session
+from zqyy_ai.admin.services import Services
+
+_DESCRIPTION = """台球门店 AI 洞察的管理接口：查看与操作任务、调用记录、缓存、预算、告警与触发器。
+
+所有启动都会登记为 `biz.ai_trigger_jobs` 中的一个任务，由 Dagster 执行。错误的格式见 RFC 9457，`code` 保持不变。"""
+
+_ERRORS = {
+    status: {"model": ProblemDetails, "description": description, "content": {MEDIA_TYPE: {}}}
+    for status, description in (
+        (401, "未登录或令牌无效"),
+        (403, "没有权限"),
+        (404, "不存在，或不可见"),
+        (422, "参数有误"),
+        (429, "失败的登录过多"),
+    )
+}
+
+
+def create_app(services: Services) -> FastAPI:
+    """`services` are closed by whoever made them."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+
+    app = FastAPI(
+        title="zqyy_ai",
+        description=_DESCRIPTION,
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        separate_input_output_schemas=False,
+    )
+    app.state.services = services
+    add_problem_handlers(app)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestIds)
+    app.include_router(_api())
+    return app
+
+
+def _api() -> APIRouter:
+    api = APIRouter(prefix="/api", responses=_ERRORS)  # type: ignore[arg-type]  # its type wants `dict[int | str, …]`
+    api.include_router(session.router)
+    return api
