@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from zqyy_ai.domain.errors import RetentionBusy
+from zqyy_ai.engine.run_log_closing import close_hours
 from zqyy_ai.settings import Settings
 from zqyy_ai.store import alerts, retention
 from zqyy_ai.store.alerts import Alert, AlertType
@@ -93,6 +94,7 @@ def rules(settings: Settings, now: datetime) -> tuple[Rule, ...]:
         aged("budget_windows", "预算窗口", _ACCOUNTS_AGE.days, retention.BUDGET_WINDOWS),
         Rule("cache", "缓存", f"{keep:,} 行以外", retention.CACHE_SURPLUS, {"keep": keep}),
         aged("run_logs", "运行日志", log_days, retention.RUN_LOGS),
+        aged("run_log_days", "运行日志的日汇总", log_days, retention.RUN_LOG_DAYS),
         Rule("run_log_texts", "运行日志的文本", days(text_days), retention.RUN_LOG_TEXTS, text_parameters),
     )
 
@@ -134,6 +136,7 @@ def carry_out(
             raise RetentionBusy("另一个进程正在清理，本次什么也没有做；稍后再试")
         try:
             deadline = time.monotonic() + most_seconds
+            _close_hours(database, most_seconds / 2)
             wanted = rules(settings, now or database_now(connection))
             for place, rule in enumerate(wanted):
                 share_seconds = max(0.0, deadline - time.monotonic()) / (len(wanted) - place)
@@ -141,6 +144,14 @@ def carry_out(
         finally:
             if not connection.closed:
                 retention.unlock(connection)
+
+
+def _close_hours(database: Database, most_seconds: float) -> None:
+    """What goes is in the sums before. Their failure is no reason to keep what is old."""
+    try:
+        close_hours(database, most_seconds=most_seconds)
+    except psycopg.Error as failure:
+        logger.warning("retention.hours_not_closed cause=%s", type(failure).__name__)
 
 
 class _Sweep:

@@ -86,3 +86,18 @@ def since_ever(connection: Connection, scope: SiteScope) -> list[RunSum]:
     """For counters: no number is ever smaller than it was, but for those of rows that have not ended. A key may come twice."""
     rows = connection.execute(named_queries("run_log_sums")["since_ever"], {"site_ids": scope.ids, "bounds": list(LATENCY_BOUNDS_MS)})
     return [RunSum(**row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class LastCall:
+    """The newest call of an application that has ended. `outcome` is one of `CALL_OUTCOMES`."""
+
+    app_type: str
+    outcome: str
+    last_at: datetime
+
+
+def last_calls(connection: Connection, scope: SiteScope) -> list[LastCall]:
+    """One an application; none for an application that was never called."""
+    rows = connection.execute(named_queries("run_log_sums")["last_calls"], {"site_ids": scope.ids, "outcomes": list(CALL_OUTCOMES)})
+    return [LastCall(**row) for row in rows]

@@ -93,3 +93,36 @@ FROM (
       AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[]))
 ) AS tail
 GROUP BY site_id, app_type, outcome, refusal
+
+-- name: last_calls
+SELECT DISTINCT ON (app_type) app_type, outcome, last_at
+FROM (
+    SELECT app_type, outcome, last_at FROM biz.ai_run_log_totals
+    WHERE outcome = ANY(%(outcomes)s) AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[]))
+    UNION ALL
+    SELECT biz.ai_run_app(app_type), biz.ai_run_outcome(status, error_code, error_message), created_at
+    FROM biz.ai_run_logs
+    WHERE created_at >= (SELECT coalesce(closed_until, '-infinity') FROM biz.ai_run_log_watermark)
+      AND biz.ai_run_outcome(status, error_code, error_message) = ANY(%(outcomes)s)
+      AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[]))
+) AS calls
+ORDER BY app_type, last_at DESC
+
+-- name: count_old_days
+SELECT count(*) AS rows FROM biz.ai_run_log_days WHERE day < (%(before)s AT TIME ZONE 'Asia/Shanghai')::date
+
+-- name: count_rows
+SELECT count(*) AS rows FROM biz.ai_run_log_days
+
+-- name: pick_old_days
+SELECT concat_ws('|', day, site_id, app_type, trigger_type, outcome, refusal) AS key, day::timestamp AT TIME ZONE 'Asia/Shanghai' AS at
+FROM biz.ai_run_log_days
+WHERE day < (%(before)s AT TIME ZONE 'Asia/Shanghai')::date
+  AND (day::timestamp AT TIME ZONE 'Asia/Shanghai', concat_ws('|', day, site_id, app_type, trigger_type, outcome, refusal))
+      > (%(after_at)s::timestamptz, %(after_key)s)
+ORDER BY 2, 1 LIMIT %(rows)s
+
+-- name: delete_old_days
+DELETE FROM biz.ai_run_log_days
+WHERE day < (%(before)s AT TIME ZONE 'Asia/Shanghai')::date
+  AND concat_ws('|', day, site_id, app_type, trigger_type, outcome, refusal) = ANY(%(keys)s)

@@ -77,3 +77,4 @@ GRANT SELECT, UPDATE ON biz.ai_run_log_watermark TO zqyy_api;
 CREATE INDEX IF NOT EXISTS ai_run_logs_member_idx ON biz.ai_run_logs (member_id, created_at DESC) WHERE member_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS ai_events_rejected_idx ON biz.ai_events (id) WHERE rejected_reason IS NOT NULL;
 CREATE INDEX IF NOT EXISTS ai_trigger_jobs_last_event_idx ON biz.ai_trigger_jobs (last_event_at) WHERE last_event_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS ai_trigger_jobs_created_idx ON biz.ai_trigger_jobs (created_at DESC, id DESC);
