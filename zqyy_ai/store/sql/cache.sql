@@ -56,6 +56,12 @@ SELECT DISTINCT target_id FROM biz.ai_cache
 WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND (status = 'valid' OR status IS NULL)
   AND (expires_at IS NULL OR expires_at > %(now)s)
 
+-- name: fresh_targets
+SELECT target_id, max(created_at) AS created_at FROM biz.ai_cache
+WHERE cache_type = ANY(%(cache_types)s) AND site_id = %(site_id)s AND target_id = ANY(%(target_ids)s)
+  AND (status = 'valid' OR status IS NULL) AND (expires_at IS NULL OR expires_at > %(now)s)
+GROUP BY target_id
+
 -- name: of_jobs
 SELECT answer.cache_type, answer.target_id, max(answer.id) AS id
 FROM biz.ai_run_logs log JOIN biz.ai_cache answer ON answer.run_log_id = log.id
