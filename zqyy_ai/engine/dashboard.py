@@ -124,7 +124,9 @@ def _distribution(rows: Iterable[DaySum]) -> list[AppShare]:
         if row.outcome in CALL_OUTCOMES:
             calls[row.app_type] += row.logs
     total = sum(calls.values())
-    return [AppShare(app, number, _percentage(number, total)) for app, number in sorted(calls.items(), key=lambda pair: (-pair[1], pair[0]))]
+    return [
+        AppShare(app, number, _percentage(number, total)) for app, number in sorted(calls.items(), key=lambda pair: (-pair[1], pair[0]))
+    ]
 
 
 def _percentage(part: int, whole: int) -> float:

@@ -24,7 +24,9 @@ SELECT site_id, coalesce(site_name, '') AS site_name, coalesce(is_active, true) 
 FROM biz.sites
 """
 _ACTIVE = f"{_COLUMNS} WHERE coalesce(is_active, true) AND site_id IS NOT NULL ORDER BY site_id"
-_OF_SCOPE = f"{_COLUMNS} WHERE site_id IS NOT NULL AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[])) ORDER BY site_id"
+_OF_SCOPE = (
+    f"{_COLUMNS} WHERE site_id IS NOT NULL AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[])) ORDER BY site_id"
+)
 _ONE = f"{_COLUMNS} WHERE site_id = %s"
 
 

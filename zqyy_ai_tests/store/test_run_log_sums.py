@@ -9,6 +9,7 @@ from zqyy_ai.domain.access import ALL_SITES, SiteScope
 from zqyy_ai.domain.business_clock import SHANGHAI
 from zqyy_ai.store import run_log_sums
 from zqyy_ai.store.database import Connection, Database, database_now
+from zqyy_ai.store.queries import named_queries
 from zqyy_ai.store.run_log_sums import LATENCY_BOUNDS_MS, DaySum
 
 DAY = date(2026, 4, 20)
@@ -59,7 +60,9 @@ def closed_until(connection: Connection) -> datetime | None:
 
 def test_the_sums_are_the_same_before_and_after_their_hours_are_closed(database: Database, connection: Connection) -> None:
     log(connection, NOON)
-    log(connection, NOON + timedelta(minutes=1), status="timeout", tokens_used=50, input_tokens=None, output_tokens=None, latency_ms=180_100)
+    log(
+        connection, NOON + timedelta(minutes=1), status="timeout", tokens_used=50, input_tokens=None, output_tokens=None, latency_ms=180_100
+    )
     log(connection, NOON + timedelta(hours=3), site_id=1002, latency_ms=400)
     log(connection, NOON + timedelta(hours=3), status="reused", tokens_used=0, input_tokens=None, output_tokens=None, latency_ms=0)
     log(connection, NOON - timedelta(days=1), site_id=None, app_type="app7_customer")
@@ -98,7 +101,7 @@ def test_a_day_grows_with_each_of_its_hours(database: Database, connection: Conn
     hour = early.replace(minute=0, second=0, microsecond=0)
     log(connection, hour + timedelta(hours=1, minutes=1))
     with database.transaction() as closing:
-        queries = run_log_sums.named_queries("run_log_sums")
+        queries = named_queries("run_log_sums")
         for begins_at in (hour, hour + timedelta(hours=1)):
             span = {"begins_at": begins_at, "ends_at": begins_at + timedelta(hours=1), "day": day, "bounds": list(LATENCY_BOUNDS_MS)}
             closing.execute(queries["close"], span)
@@ -124,7 +127,9 @@ def test_an_hour_with_a_row_that_has_not_ended_waits_for_it(database: Database, 
     close_all(database)
     mark = closed_until(connection)
     assert mark is not None and mark <= now - timedelta(hours=6)
-    connection.execute("UPDATE biz.ai_run_logs SET status = 'failed', error_code = 'worker_died', error_message = 'x y' WHERE id = %s", [running])
+    connection.execute(
+        "UPDATE biz.ai_run_logs SET status = 'failed', error_code = 'worker_died', error_message = 'x y' WHERE id = %s", [running]
+    )
     close_all(database)
     later = closed_until(connection)
     assert later is not None and later > now - timedelta(hours=6)
