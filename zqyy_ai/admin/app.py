@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from zqyy_ai.admin.body_limit import BodyLimit
+from zqyy_ai.admin.hour_closer import closing_hours
 from zqyy_ai.admin.problems import MEDIA_TYPE, ProblemDetails, add_problem_handlers
 from zqyy_ai.admin.request_ids import RequestIds
-from zqyy_ai.admin.routes import alerts, budget, dashboard, events, prewarm, run_logs, session, trigger_jobs, triggers
+from zqyy_ai.admin.routes import alerts, budget, dashboard, events, health, metrics, prewarm, run_logs, session, trigger_jobs, triggers
 from zqyy_ai.admin.services import Services
 
 _DESCRIPTION = """台球门店 AI 洞察的管理接口：查看与操作任务、调用记录、缓存、预算、告警与触发器。
@@ -32,7 +33,8 @@ def create_app(services: Services) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        with closing_hours(services.chain_database):
+            yield
 
     app = FastAPI(
         title="zqyy_ai",
@@ -48,6 +50,8 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestIds)
     app.include_router(_api())
+    app.include_router(health.router)
+    app.include_router(metrics.router, responses=_ERRORS)  # type: ignore[arg-type]  # its type wants `dict[int | str, …]`
     return app
 
 
