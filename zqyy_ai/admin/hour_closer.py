@@ -20,16 +20,15 @@ _STOPS_WITHIN_SECONDS = 5.0
 
 @contextmanager
 def closing_hours(database: Database) -> Iterator[None]:
-    """While the block lasts. `database` must see all sites. Whatever fails is tried again a minute later."""
+    """While the block lasts, the first time after a minute. `database` must see all sites. Whatever fails is tried again a minute later."""
     stopping = threading.Event()
 
     def work() -> None:
-        while not stopping.is_set():
+        while not stopping.wait(_EVERY_SECONDS):
             try:
                 close_hours(database, most_seconds=_MOST_SECONDS)
             except psycopg.Error as failure:
                 logger.warning("hour_closer.failed cause=%s", type(failure).__name__)
-            stopping.wait(_EVERY_SECONDS)
 
     thread = threading.Thread(target=work, name="hour-closer", daemon=True)
     thread.start()
