@@ -422,11 +422,14 @@ def retention(dry_run: bool) -> None:
     from rich.console import Console
 
     from zqyy_ai.engine.retention import carry_out, plan
+    from zqyy_ai.engine.run_log_closing import close_hours_before_retention
     from zqyy_ai.terminal import retention_table, watch_retention
 
     console = Console()
     settings = _joined_settings()
     with _database("retention") as database:
+        if not dry_run:
+            close_hours_before_retention(database)
         outcomes = plan(database, settings) if dry_run else watch_retention(console, carry_out(database, settings))
     console.print(retention_table(outcomes, dry_run=dry_run))
     for outcome in outcomes:

@@ -16,7 +16,6 @@ from typing import Any
 import psycopg
 
 from zqyy_ai.domain.errors import RetentionBusy
-from zqyy_ai.engine.run_log_closing import close_hours
 from zqyy_ai.settings import Settings
 from zqyy_ai.store import alerts, retention
 from zqyy_ai.store.alerts import Alert, AlertType
@@ -129,14 +128,13 @@ def carry_out(
 
     One rule's failure (a right that is missing, for instance) is in its outcome and doesn't stop the others. Each rule may use its share of
     the time that is left, so that none starves. Raises RetentionBusy when another process is at it, psycopg.OperationalError when the
-    connection is lost.
+    connection is lost. What is not in the sums of the run logs yet is lost to them: see `run_log_closing.py`, which goes first.
     """
     with database.autocommit() as connection:
         if not retention.try_lock(connection):
             raise RetentionBusy("另一个进程正在清理，本次什么也没有做；稍后再试")
         try:
             deadline = time.monotonic() + most_seconds
-            _close_hours(database, most_seconds / 2)
             wanted = rules(settings, now or database_now(connection))
             for place, rule in enumerate(wanted):
                 share_seconds = max(0.0, deadline - time.monotonic()) / (len(wanted) - place)
@@ -144,14 +142,6 @@ def carry_out(
         finally:
             if not connection.closed:
                 retention.unlock(connection)
-
-
-def _close_hours(database: Database, most_seconds: float) -> None:
-    """What goes is in the sums before. Their failure is no reason to keep what is old."""
-    try:
-        close_hours(database, most_seconds=most_seconds)
-    except psycopg.Error as failure:
-        logger.warning("retention.hours_not_closed cause=%s", type(failure).__name__)
 
 
 class _Sweep:

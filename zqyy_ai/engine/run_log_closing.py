@@ -1,9 +1,14 @@
 """Closing the hours of the run logs, so that sums need not read their rows: by the admin server each minute, and before retention."""
 
+import logging
 import time
+
+import psycopg
 
 from zqyy_ai.store import run_log_sums
 from zqyy_ai.store.database import Database
+
+logger = logging.getLogger(__name__)
 
 MOST_SECONDS = 600.0
 
@@ -22,3 +27,11 @@ def close_hours(database: Database, *, most_seconds: float = MOST_SECONDS) -> in
                 break
         spans += 1
     return spans
+
+
+def close_hours_before_retention(database: Database) -> None:
+    """What goes is in the sums before. That it could not be is no reason to keep what is old."""
+    try:
+        close_hours(database)
+    except psycopg.Error as failure:
+        logger.warning("run_logs.hours_not_closed cause=%s", type(failure).__name__)
