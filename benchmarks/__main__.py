@@ -156,6 +156,7 @@ def _dashboard_lines(logs: int, seconds: int) -> list[str]:
             f"p99 ≤ {MOST_DASHBOARD_P99_MS} ms | {load}; {dashboard.SITES} sites; the server used {found.server_cpu_cores:.2f} cores |"
         ),
         f"| Dashboard of {dashboard.DAYS} days, alone | {found.longest_range_ms:.0f} ms | | the longest range that there is |",
+        f"| First / last page of the run logs, alone | {found.first_page_ms:.0f} / {found.last_page_ms:.0f} ms | | 20 / 200 rows, with the total |",
         f"| Closing the hours of {found.logs / 1e6:g} million run logs | {found.close_seconds:.0f} s | | once, after an upgrade; then an hour at a time |",
     ]
 
