@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from zqyy_ai.admin.request_ids import request_id_of
-from zqyy_ai.domain.errors import InvalidRequest, SettingError, ZqyyError
+from zqyy_ai.domain.errors import InvalidRequest, NotFound, SettingError, StateConflict, ZqyyError
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +145,10 @@ async def _of_validation(request: Request, error: Exception) -> JSONResponse:
 
 async def _of_our_own(request: Request, error: Exception) -> JSONResponse:
     match error:
+        case NotFound():
+            return problem_response(request, Problem(404, str(error)))
+        case StateConflict():
+            return problem_response(request, Problem(409, str(error)))
         case InvalidRequest():
             return problem_response(request, Problem(422, str(error), code="invalid_request"))
         case SettingError():

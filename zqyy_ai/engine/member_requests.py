@@ -3,14 +3,16 @@
 Everything asked for is a row in `biz.ai_trigger_jobs`; the run that takes members' jobs does it. Nothing is run here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 from uuid import UUID, uuid4
 
+from zqyy_ai.domain.access import ALL_SITES, SiteScope
 from zqyy_ai.domain.apps import APPS, AppType
 from zqyy_ai.domain.business_clock import SHANGHAI, Clock, SystemClock, business_date_at
-from zqyy_ai.domain.errors import InvalidRequest
+from zqyy_ai.domain.errors import InvalidRequest, NotFound, StateConflict
 from zqyy_ai.domain.events import ASSISTANT_APPS, MEMBER_APPS, EventType, chain_text, dedup_key
 from zqyy_ai.domain.jobs import UNSUCCESSFUL, JobStatus
 from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext
@@ -42,8 +44,28 @@ def request_app(
     clock: Clock | None = None,
     runtime_context: RuntimeContext = LIVE,
 ) -> int:
+    """`add_app_job` in a transaction of its own."""
+    with database.transaction() as connection:
+        return add_app_job(
+            connection, app_type, site_id, member_id, assistant_id=assistant_id, clock=clock, runtime_context=runtime_context
+        )
+
+
+def add_app_job(
+    connection: Connection,
+    app_type: AppType,
+    site_id: int,
+    member_id: int,
+    *,
+    assistant_id: int | None = None,
+    note: Mapping[str, str] | None = None,
+    source: str = "cli",
+    clock: Clock | None = None,
+    runtime_context: RuntimeContext = LIVE,
+) -> int:
     """Makes a forced job that asks one application anew (it is paid) and returns its id.
 
+    `note`: the fields of a note (`note_content`, `noted_by_name`, `noted_by_created_at`) that App6 is asked about in place of the latest.
     Raises InvalidRequest for an unknown or closed site, an unknown member, an application that has no members, or an assistant that the
     application does not ask about.
     """
@@ -51,66 +73,72 @@ def request_app(
         raise InvalidRequest(f"{app_type.value} 不是会员应用；财务窗口请用 zqyy-ai prewarm")
     if assistant_id is not None and app_type not in ASSISTANT_APPS:
         raise InvalidRequest(f"{app_type.value} 不按助教生成，请去掉 --assistant")
-    payload: dict[str, object] = {"app_type": app_type.value, "apps": [app_type.value], "regenerate": True, "source": "cli"}
+    payload: dict[str, object] = {"app_type": app_type.value, "apps": [app_type.value], "regenerate": True, "source": source}
     if assistant_id is not None:
         payload["assistant_id"] = assistant_id
-    with database.transaction() as connection:
-        site = sites.get_site(connection, site_id)
-        _refuse_unknown(connection, site_id, [member_id])
-        business_date = runtime_context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
-        subject = f"{app_type.value}:{assistant_id or '-'}"
-        return trigger_jobs.add(
-            connection,
-            NewJob(
-                event_type=EventType.RUN_APP,
-                site_id=site_id,
-                member_id=member_id,
-                business_date=business_date,
-                dedup_key=dedup_key(EventType.RUN_APP, site_id, member_id, subject, business_date, runtime_context.mode.value),
-                app_chain=chain_text((app_type,)),
-                payload=payload,
-                is_forced=True,
-                priority=RUN_APP_PRIORITY,
-            ),
-        )
+    if app_type is AppType.NOTE and note is not None:
+        payload |= note
+    site = sites.get_site(connection, site_id)
+    _refuse_unknown(connection, site_id, [member_id])
+    business_date = runtime_context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
+    subject = f"{app_type.value}:{assistant_id or '-'}"
+    return trigger_jobs.add(
+        connection,
+        NewJob(
+            event_type=EventType.RUN_APP,
+            site_id=site_id,
+            member_id=member_id,
+            business_date=business_date,
+            dedup_key=dedup_key(EventType.RUN_APP, site_id, member_id, subject, business_date, runtime_context.mode.value),
+            app_chain=chain_text((app_type,)),
+            payload=payload,
+            is_forced=True,
+            priority=RUN_APP_PRIORITY,
+        ),
+    )
 
 
 def retry_job(database: Database, job_id: int) -> int:
+    """`add_retry` in a transaction of its own."""
+    with database.transaction() as connection:
+        return add_retry(connection, job_id)
+
+
+def add_retry(connection: Connection, job_id: int, *, scope: SiteScope = ALL_SITES) -> int:
     """Makes a new job that does what a `failed`, `partial` or `dead` one left undone; returns its id.
 
-    Steps that succeeded are not paid again. Raises InvalidRequest for a job that does not exist, is not at such an end, or whose retry is
-    still under way.
+    Steps that succeeded are not paid again. Raises NotFound for a job that `scope` does not see, StateConflict for one that is not at such an
+    end, can't be retried, or whose retry is still under way.
     """
-    with database.transaction() as connection:
-        job = trigger_jobs.get_locked(connection, job_id)
-        if job is None:
-            raise InvalidRequest(f"任务 {job_id} 不存在")
-        if job.status not in UNSUCCESSFUL:
-            raise InvalidRequest(f"任务 {job_id} 的状态是 {job.status.value}，只能重试 failed、partial 或 dead 的任务")
-        if job.dedup_key is None or job.is_own_run or job.business_date is None:
-            raise InvalidRequest(f"任务 {job_id} 不能重试：它由旧调度器或 Dagster 中的一次运行写入，请重新发起该运行")
-        retry = trigger_jobs.open_retry_of(connection, job_id)
-        if retry is not None:
-            raise InvalidRequest(f"任务 {job_id} 已有重试在进行：任务 {retry.id}")
-        site = sites.get_site(connection, job.site_id)
-        # A finished load is about the day on which it is done; a past date would count as superseded.
-        business_date = business_date_at(SystemClock().now(), site.business_day_cutoff)
-        left_out = ("given_up", "done_by_job")
-        return trigger_jobs.add(
-            connection,
-            NewJob(
-                event_type=EventType(job.event_type),
-                site_id=job.site_id,
-                member_id=job.member_id,
-                business_date=business_date,
-                dedup_key=job.dedup_key.replace(f"|{job.business_date.isoformat()}|", f"|{business_date.isoformat()}|"),
-                app_chain=job.app_chain or "",
-                payload={name: value for name, value in job.payload.items() if name not in left_out},
-                is_forced=True,
-                priority=job.priority if job.priority < 0 else RUN_APP_PRIORITY,
-                retry_of=job_id,
-            ),
-        )
+    job = trigger_jobs.get_locked(connection, job_id)
+    if job is None or not scope.sees(job.site_id):
+        raise NotFound(f"任务 {job_id} 不存在")
+    if job.status not in UNSUCCESSFUL:
+        raise StateConflict(f"任务 {job_id} 的状态是 {job.status.value}，只能重试 failed、partial 或 dead 的任务")
+    if job.dedup_key is None or job.is_own_run or job.business_date is None:
+        raise StateConflict(f"任务 {job_id} 不能重试：它由旧调度器或 Dagster 中的一次运行写入，请重新发起该运行")
+    retry = trigger_jobs.open_retry_of(connection, job_id)
+    if retry is not None:
+        raise StateConflict(f"任务 {job_id} 已有重试在进行：任务 {retry.id}")
+    site = sites.get_site(connection, job.site_id)
+    # A finished load is about the day on which it is done; a past date would count as superseded.
+    business_date = business_date_at(SystemClock().now(), site.business_day_cutoff)
+    left_out = ("given_up", "done_by_job")
+    return trigger_jobs.add(
+        connection,
+        NewJob(
+            event_type=EventType(job.event_type),
+            site_id=job.site_id,
+            member_id=job.member_id,
+            business_date=business_date,
+            dedup_key=job.dedup_key.replace(f"|{job.business_date.isoformat()}|", f"|{business_date.isoformat()}|"),
+            app_chain=job.app_chain or "",
+            payload={name: value for name, value in job.payload.items() if name not in left_out},
+            is_forced=True,
+            priority=job.priority if job.priority < 0 else RUN_APP_PRIORITY,
+            retry_of=job_id,
+        ),
+    )
 
 
 # Backfills
@@ -120,7 +148,8 @@ def retry_job(database: Database, job_id: int) -> int:
 class BackfillPlan:
     """What a backfill would do: at most so many calls, tokens and minutes. Unchanged input is reused and costs nothing of it.
 
-    `calls_by_app` counts only targets that have something to ask about; with `only_missing`, those without a valid answer.
+    `calls_by_app` counts only targets that have something to ask about; with `only_missing`, those without a valid answer. `digest` stands
+    for exactly these targets: a later plan with another one has found others.
     """
 
     site_id: int
@@ -130,6 +159,7 @@ class BackfillPlan:
     calls_by_app: dict[AppType, int]
     tokens: int
     minutes: float
+    digest: str
 
     @property
     def calls(self) -> int:
@@ -184,7 +214,12 @@ def plan_backfill(
         seconds += calls * (known.seconds if known else _USUAL_CALL_SECONDS)
     calls = sum(calls_by_app.values())
     minutes = max(seconds / settings.llm_concurrency / 60, (calls - settings.site_calls_burst) / settings.site_calls_per_minute, 0.0)
-    return BackfillPlan(site_id, apps, tuple(member_ids), only_missing, calls_by_app, round(tokens), minutes)
+    return BackfillPlan(site_id, apps, tuple(member_ids), only_missing, calls_by_app, round(tokens), minutes, _digest_of(missing))
+
+
+def _digest_of(targets: Mapping[AppType, Collection[str]]) -> str:
+    told = (f"{app.value}:{','.join(sorted(found))}" for app, found in sorted(targets.items()))
+    return sha256(";".join(told).encode()).hexdigest()
 
 
 def request_backfill(database: Database, plan: BackfillPlan) -> UUID:
@@ -287,7 +322,7 @@ def job_report(database: Database, job_id: int) -> JobReport:
     with database.autocommit() as connection:
         job = trigger_jobs.get(connection, job_id)
         if job is None:
-            raise InvalidRequest(f"任务 {job_id} 不存在")
+            raise NotFound(f"任务 {job_id} 不存在")
         return JobReport(job, run_logs.steps_of_job(connection, job_id), pause_in_force(connection))
 
 
