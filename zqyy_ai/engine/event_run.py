@@ -21,14 +21,16 @@ from psycopg_pool import PoolTimeout
 
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.assembly import Engine
-from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool
+from zqyy_ai.engine.chain_pool import Chain, ChainEnded, ChainPool, Outcome
 from zqyy_ai.engine.intake import take_in
 from zqyy_ai.engine.job_ending import ending_of, left, tell_of_end, write_ending
-from zqyy_ai.engine.member_chain import MemberChain, StepOutcome, work_of_job
+from zqyy_ai.engine.member_chain import MemberChain, work_of_job
+from zqyy_ai.engine.window_chain import WindowChain, window_of_job
 from zqyy_ai.guards.call_pauses import pause_in_force
 from zqyy_ai.store import event_runs, events, sites, trigger_jobs
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.events import WORK_CHANNEL
+from zqyy_ai.store.sites import Site
 from zqyy_ai.store.trigger_jobs import TriggerJob
 
 logger = logging.getLogger(__name__)
@@ -63,7 +65,7 @@ class EventRun:
         self._worked_at = self._opened_at = self._touched_at = time.monotonic()
         self._may_wait_more = False
 
-    def outcomes(self) -> Iterator[StepOutcome]:
+    def outcomes(self) -> Iterator[Outcome]:
         """Each step's outcome as soon as it is known, until the run has closed.
 
         Leaving early lets calls under way end and be written, starts no new one, and gives the jobs back at once.
@@ -109,7 +111,7 @@ class EventRun:
         self._leave(self._pool.open_chains)
         self._engine.step.write_late_log_ends()
 
-    def _leave(self, chains: list[MemberChain]) -> None:
+    def _leave(self, chains: list[Chain]) -> None:
         """Their jobs go back, also where the chain is over: what it brought was not told yet, and the next round takes it over."""
         for chain in chains:
             try:
@@ -273,7 +275,7 @@ class EventRun:
         try:
             with self._engine.database.autocommit() as connection:
                 site = sites.get_site(connection, job.site_id)
-                work = work_of_job(connection, job, site, self._run_id)
+                chain = self._chain(connection, job, site)
         except (psycopg.OperationalError, psycopg.InterfaceError):
             self._engine.database.write_surely(
                 lambda connection: trigger_jobs.send_back(connection, job, self._engine.clock.now(), "数据库连接中断", job.given_up)
@@ -289,11 +291,16 @@ class EventRun:
 
             self._engine.database.write_surely(fail)
             return
-        self._pool.add(MemberChain(self._engine, work))
+        self._pool.add(chain)
+
+    def _chain(self, connection: Connection, job: TriggerJob, site: Site) -> Chain:
+        if job.member_id is None:
+            return WindowChain(self._engine, window_of_job(connection, job, site, self._run_id))
+        return MemberChain(self._engine, work_of_job(connection, job, site, self._run_id))
 
     # Steps and ends
 
-    def _record_progress(self, chain: MemberChain) -> None:
+    def _record_progress(self, chain: Chain) -> None:
         """After each step. A job that somebody else has got meanwhile is not worked on any more."""
         if chain.is_over:
             return  # its end follows at once
@@ -317,7 +324,7 @@ class EventRun:
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
             logger.warning("event_run.not_touched")
 
-    def _end(self, chain: MemberChain, *, is_left: bool = False) -> None:
+    def _end(self, chain: Chain, *, is_left: bool = False) -> None:
         self._worked_at = time.monotonic()
         now = self._engine.clock.now()
         try:
@@ -329,7 +336,7 @@ class EventRun:
             self._pool.forget(chain)
             chain.end()
 
-    def _is_any_held(self, chain: MemberChain) -> bool:
+    def _is_any_held(self, chain: Chain) -> bool:
         return self._engine.database.patiently(
             lambda connection: self._engine.guards.breaker.is_any_held(connection, set(chain.work.apps)), in_one_transaction=False
         )

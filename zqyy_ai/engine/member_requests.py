@@ -10,12 +10,13 @@ from hashlib import sha256
 from uuid import UUID, uuid4
 
 from zqyy_ai.domain.access import ALL_SITES, SiteScope
-from zqyy_ai.domain.apps import APPS, AppType
+from zqyy_ai.domain.apps import APPS, AppType, finance_app_of
 from zqyy_ai.domain.business_clock import SHANGHAI, Clock, SystemClock, business_date_at
 from zqyy_ai.domain.errors import InvalidRequest, NotFound, StateConflict
-from zqyy_ai.domain.events import ASSISTANT_APPS, MEMBER_APPS, EventType, chain_text, dedup_key
+from zqyy_ai.domain.events import ASSISTANT_APPS, FINANCE_CHAIN, MEMBER_APPS, EventType, chain_text, dedup_key
 from zqyy_ai.domain.jobs import UNSUCCESSFUL, JobStatus
 from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext
+from zqyy_ai.domain.windows import WindowKey
 from zqyy_ai.engine.call_pauses import describe
 from zqyy_ai.guards.call_pauses import CallPause, pause_in_force
 from zqyy_ai.settings import Settings
@@ -92,6 +93,33 @@ def add_app_job(
             dedup_key=dedup_key(EventType.RUN_APP, site_id, member_id, subject, business_date, runtime_context.mode.value),
             app_chain=chain_text((app_type,)),
             payload=payload,
+            is_forced=True,
+            priority=RUN_APP_PRIORITY,
+        ),
+    )
+
+
+def add_window_job(
+    connection: Connection,
+    window: WindowKey,
+    site_id: int,
+    *,
+    source: str,
+    clock: Clock | None = None,
+    runtime_context: RuntimeContext = LIVE,
+) -> int:
+    """Makes a forced job that asks one finance window anew (it is paid) and returns its id. Raises InvalidRequest for an unknown or closed site."""
+    site = sites.get_site(connection, site_id)
+    business_date = runtime_context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
+    return trigger_jobs.add(
+        connection,
+        NewJob(
+            event_type=EventType.RUN_APP,
+            site_id=site_id,
+            business_date=business_date,
+            dedup_key=dedup_key(EventType.RUN_APP, site_id, None, str(window), business_date, runtime_context.mode.value),
+            app_chain=FINANCE_CHAIN,
+            payload={"app_type": finance_app_of(window).app_type.value, "targets": [str(window)], "regenerate": True, "source": source},
             is_forced=True,
             priority=RUN_APP_PRIORITY,
         ),

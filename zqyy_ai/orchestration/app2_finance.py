@@ -19,6 +19,7 @@ from zqyy_ai.domain.windows import AREA_TITLES, TIME_DIMENSION_TITLES, WindowKey
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.prewarm import PrewarmRun, WindowOutcome
 from zqyy_ai.engine.step import StepResult
+from zqyy_ai.engine.window_chain import WindowStepOutcome
 from zqyy_ai.orchestration.answer_metadata import answer_metadata
 from zqyy_ai.orchestration.cancellation import is_cancelled
 from zqyy_ai.orchestration.partitions import finance_key, finance_partitions, parse_finance_key
@@ -153,6 +154,16 @@ def _prewarm_site(
                 yield from _check_evaluations(context, judged)
                 judged.clear()
         yield from _check_evaluations(context, judged)
+
+
+def told_of_window(context: dg.AssetExecutionContext, engine: Engine, outcome: WindowStepOutcome) -> Iterator[object]:
+    """A window that a job asked for, done by the run that takes jobs: the same events as a prewarm's."""
+    window, result = outcome.step.window, outcome.result
+    key = finance_key(outcome.site.site_id, window)
+    if result.status.is_good:
+        preview = _preview(WindowOutcome(window, result), outcome.site)
+        yield dg.AssetMaterialization("app2_finance", partition=key, metadata=answer_metadata(result, preview, engine.settings))
+    yield from _check_evaluations(context, [_Judged(key, result, outcome.has_answer)])
 
 
 @dataclass(frozen=True, slots=True)

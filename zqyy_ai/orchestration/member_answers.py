@@ -19,7 +19,9 @@ from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.event_run import EventRun
 from zqyy_ai.engine.member_chain import StepOutcome
 from zqyy_ai.engine.member_run import MemberRun
+from zqyy_ai.engine.window_chain import WindowStepOutcome
 from zqyy_ai.orchestration.answer_metadata import answer_metadata
+from zqyy_ai.orchestration.app2_finance import told_of_window
 from zqyy_ai.orchestration.cancellation import is_cancelled
 from zqyy_ai.orchestration.known_members import KnownMembers
 from zqyy_ai.orchestration.partitions import member_key, member_partitions, parse_member_key
@@ -115,7 +117,10 @@ def member_answers(context: dg.AssetExecutionContext, config: MemberAnswersConfi
             yield from _run_of_a_person(context, config, opened, told)
         else:
             for outcome in EventRun(opened, context.run.run_id).outcomes():
-                yield from told.of(outcome)
+                if isinstance(outcome, WindowStepOutcome):
+                    yield from told_of_window(context, opened, outcome)
+                else:
+                    yield from told.of(outcome)
 
 
 def _run_of_a_person(context: dg.AssetExecutionContext, config: MemberAnswersConfig, engine: Engine, told: "_Told") -> Iterator[object]:
