@@ -82,6 +82,10 @@ class ProblemDetails(BaseModel):
     errors: list[dict[str, str]] | None = Field(None, examples=[[{"field": "query.page", "message": "应为整数"}]])
 
 
+# For routes whose deed depends on a state.
+CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": ProblemDetails, "description": "与当前状态冲突", "content": {MEDIA_TYPE: {}}}}
+
+
 class Problem(Exception):
     """An error that the caller is to read. `more` are fields of this problem's own, such as a budget's numbers."""
 
@@ -148,7 +152,9 @@ async def _of_our_own(request: Request, error: Exception) -> JSONResponse:
         case NotFound():
             return problem_response(request, Problem(404, str(error)))
         case StateConflict():
-            return problem_response(request, Problem(409, str(error)))
+            problem = Problem(409, str(error), code=error.code)
+            problem.more = error.numbers
+            return problem_response(request, problem)
         case InvalidRequest():
             return problem_response(request, Problem(422, str(error), code="invalid_request"))
         case SettingError():

@@ -18,6 +18,7 @@ A message says what was being done, what happened, whether a rerun helps and wha
 """
 
 from datetime import datetime
+from typing import Any
 
 
 class ZqyyError(Exception):
@@ -41,7 +42,12 @@ class NotFound(InvalidRequest):
 
 
 class StateConflict(InvalidRequest):
-    """What was asked for contradicts the present state; the message says which one."""
+    """What was asked for contradicts the present state; the message says which one. `code` and `numbers` tell a program what stands against it."""
+
+    def __init__(self, message: str, *, code: str = "conflict", **numbers: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.numbers = numbers
 
 
 class SchemaConflict(PermanentError):

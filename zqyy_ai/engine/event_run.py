@@ -21,16 +21,16 @@ from psycopg_pool import PoolTimeout
 
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.assembly import Engine
+from zqyy_ai.engine.batches import CANCELLED
 from zqyy_ai.engine.chain_pool import Chain, ChainEnded, ChainPool, Outcome
 from zqyy_ai.engine.intake import take_in
 from zqyy_ai.engine.job_ending import ending_of, left, tell_of_end, write_ending
 from zqyy_ai.engine.member_chain import MemberChain, work_of_job
 from zqyy_ai.engine.window_chain import WindowChain, window_of_job
 from zqyy_ai.guards.call_pauses import pause_in_force
-from zqyy_ai.store import event_runs, events, sites, trigger_jobs
+from zqyy_ai.store import batches, event_runs, events, sites, trigger_jobs
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.events import WORK_CHANNEL
-from zqyy_ai.store.sites import Site
 from zqyy_ai.store.trigger_jobs import TriggerJob
 
 logger = logging.getLogger(__name__)
@@ -274,8 +274,7 @@ class EventRun:
         """A job that no chain can be made of fails alone."""
         try:
             with self._engine.database.autocommit() as connection:
-                site = sites.get_site(connection, job.site_id)
-                chain = self._chain(connection, job, site)
+                chain = self._chain(connection, job)
         except (psycopg.OperationalError, psycopg.InterfaceError):
             self._engine.database.write_surely(
                 lambda connection: trigger_jobs.send_back(connection, job, self._engine.clock.now(), "数据库连接中断", job.given_up)
@@ -291,9 +290,17 @@ class EventRun:
 
             self._engine.database.write_surely(fail)
             return
-        self._pool.add(chain)
+        if chain is None:
+            # It was under way when its batch was cancelled, and came back to the queue. That is nobody's trouble.
+            self._engine.database.write_surely(lambda connection: trigger_jobs.finish(connection, job, JobStatus.FAILED, CANCELLED))
+        else:
+            self._pool.add(chain)
 
-    def _chain(self, connection: Connection, job: TriggerJob, site: Site) -> Chain:
+    def _chain(self, connection: Connection, job: TriggerJob) -> Chain | None:
+        """None for a job of a batch that was cancelled."""
+        if job.batch_id is not None and batches.is_cancelled(connection, job.batch_id):
+            return None
+        site = sites.get_site(connection, job.site_id)
         if job.member_id is None:
             return WindowChain(self._engine, window_of_job(connection, job, site, self._run_id))
         return MemberChain(self._engine, work_of_job(connection, job, site, self._run_id))

@@ -5,7 +5,7 @@ Everything asked for is a row in `biz.ai_trigger_jobs`; the run that takes membe
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from hashlib import sha256
 from uuid import UUID, uuid4
 
@@ -22,6 +22,7 @@ from zqyy_ai.guards.call_pauses import CallPause, pause_in_force
 from zqyy_ai.settings import Settings
 from zqyy_ai.store import cache, run_logs, sites, trigger_jobs
 from zqyy_ai.store.database import Connection, Database
+from zqyy_ai.store.run_logs import UsualCall
 from zqyy_ai.store.trigger_jobs import NewJob, TriggerJob
 from zqyy_ai.warehouse.members import count_askable, known_members, members_of_site
 
@@ -29,7 +30,7 @@ from zqyy_ai.warehouse.members import count_askable, known_members, members_of_s
 RUN_APP_PRIORITY = 10
 BACKFILL_PRIORITY = -10
 _JOBS_A_TRANSACTION = 1000
-_HISTORY = timedelta(days=30)
+HISTORY = timedelta(days=30)
 # Before there is any history of calls.
 _USUAL_PROMPT_TOKENS = 2500
 _USUAL_CALL_SECONDS = 30.0
@@ -230,7 +231,7 @@ def plan_backfill(
             missing = {
                 app: wanted - cache.valid_target_ids(connection, APPS[app].cache_type, site_id, now=now) for app, wanted in missing.items()
             }
-        usual = run_logs.usual_calls(connection, since=now - _HISTORY)
+        usual = run_logs.usual_calls(connection, since=now - HISTORY)
     # The member's id ends each target. Who has nothing to be asked about needs no job.
     asked = {int(target.rpartition("_")[2]) for wanted in missing.values() for target in wanted}
     member_ids = [member for member in member_ids if member in asked]
@@ -256,15 +257,24 @@ def request_backfill(database: Database, plan: BackfillPlan) -> UUID:
     with database.autocommit() as connection:
         site = sites.get_site(connection, plan.site_id)
     business_date = LIVE.business_date(SystemClock().now(), site.business_day_cutoff)
+    jobs = jobs_of_plan(plan, business_date, batch_id, event_type=EventType.BACKFILL, source="cli")
+    for first in range(0, len(jobs), _JOBS_A_TRANSACTION):
+        with database.transaction() as connection:
+            trigger_jobs.add_all(connection, jobs[first : first + _JOBS_A_TRANSACTION])
+    return batch_id
+
+
+def jobs_of_plan(plan: BackfillPlan, business_date: date, batch_id: UUID, *, event_type: EventType, source: str) -> list[NewJob]:
+    """A job for each member of the plan, behind all events."""
     chain = chain_text(plan.apps)
-    payload = {"apps": [app.value for app in plan.apps], "only_missing": plan.only_missing, "source": "cli"}
-    jobs = [
+    payload = {"apps": [app.value for app in plan.apps], "only_missing": plan.only_missing, "source": source}
+    return [
         NewJob(
-            event_type=EventType.BACKFILL,
+            event_type=event_type,
             site_id=plan.site_id,
             member_id=member_id,
             business_date=business_date,
-            dedup_key=dedup_key(EventType.BACKFILL, plan.site_id, member_id, chain, business_date, LIVE.mode.value),
+            dedup_key=dedup_key(event_type, plan.site_id, member_id, chain, business_date, LIVE.mode.value),
             app_chain=chain,
             payload=payload,
             is_forced=True,
@@ -273,10 +283,19 @@ def request_backfill(database: Database, plan: BackfillPlan) -> UUID:
         )
         for member_id in plan.member_ids
     ]
-    for first in range(0, len(jobs), _JOBS_A_TRANSACTION):
-        with database.transaction() as connection:
-            trigger_jobs.add_all(connection, jobs[first : first + _JOBS_A_TRANSACTION])
-    return batch_id
+
+
+def expected_call(app_type: AppType, usual: Mapping[str, UsualCall]) -> UsualCall:
+    """What a call of the application will take: as its calls usually do, else a guess from the catalogue. Input and output are known."""
+    app = APPS[app_type]
+    guess_in, guess_out = float(_USUAL_PROMPT_TOKENS + app.overhead_tokens), float(app.largest_output_tokens)
+    known = usual.get(app_type.value)
+    if known is None:
+        return UsualCall(guess_in + guess_out, _USUAL_CALL_SECONDS, guess_in, guess_out)
+    if known.input_tokens is None or known.output_tokens is None:
+        share = guess_in / (guess_in + guess_out)
+        return UsualCall(known.tokens, known.seconds, known.tokens * share, known.tokens * (1 - share))
+    return known
 
 
 @dataclass(frozen=True, slots=True)

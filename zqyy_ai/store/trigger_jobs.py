@@ -56,6 +56,7 @@ class TriggerJob:
     is_own_run: bool
     priority: int
     retry_of: int | None
+    batch_id: UUID | None
     business_date: date | None
     dedup_key: str | None
     attempt: int
@@ -314,6 +315,15 @@ class BatchShare:
 def batch_shares(connection: Connection, batch_id: UUID) -> list[BatchShare]:
     rows = connection.execute(named_queries("trigger_jobs")["batch_progress"], {"batch_id": batch_id})
     return [BatchShare(**{**row, "status": JobStatus(row["status"])}) for row in rows]
+
+
+def cancel_of_batch(connection: Connection, batch_id: UUID, reason: str) -> int:
+    """Ends the waiting jobs of a batch as `failed`, with this reason; returns how many. What runs is left alone."""
+    rows = connection.execute(named_queries("trigger_jobs")["cancel_of_batch"], {"batch_id": batch_id, "reason": reason}).fetchall()
+    live_events.publish_all(
+        connection, "job_updated", [(row["site_id"], {"trigger_job_id": row["id"], "status": JobStatus.FAILED.value}) for row in rows]
+    )
+    return len(rows)
 
 
 def newest(

@@ -151,6 +151,13 @@ SELECT status, count(*)::integer AS jobs, coalesce(sum((progress ->> 'calls')::i
        min(not_before) AS not_before, min(error_message) AS error_message
 FROM biz.ai_trigger_jobs WHERE batch_id = %(batch_id)s GROUP BY status
 
+-- name: cancel_of_batch
+-- Only what nobody has begun; what was sent back is ended by whoever would take it next.
+UPDATE biz.ai_trigger_jobs
+SET status = 'failed', error_message = %(reason)s, finished_at = clock_timestamp(), fencing_token = fencing_token + 1
+WHERE batch_id = %(batch_id)s AND status = 'pending'
+RETURNING id, site_id
+
 -- name: newest
 SELECT * FROM biz.ai_trigger_jobs
 WHERE dedup_key IS NOT NULL AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s)) AND (%(site_id)s::bigint IS NULL OR site_id = %(site_id)s)
