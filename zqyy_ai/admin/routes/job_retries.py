@@ -30,7 +30,8 @@ def retry(job_id: Annotated[int, Path(ge=1, le=LARGEST_ID)], access: OperatorAcc
         retry_id = add_retry(connection, job_id, scope=access.scope)
         made = trigger_jobs.get(connection, retry_id)
         old = trigger_jobs.get(connection, job_id)
-        assert made is not None and old is not None
+        assert made is not None
+        assert old is not None
         audit.record(
             connection,
             access.caller,
