@@ -8,7 +8,18 @@ from fastapi import APIRouter, FastAPI
 from zqyy_ai.admin.body_limit import BodyLimit
 from zqyy_ai.admin.problems import MEDIA_TYPE, ProblemDetails, add_problem_handlers
 from zqyy_ai.admin.request_ids import RequestIds
-from zqyy_ai.admin.routes import alert_actions, app_runs, batch_runs, cache_invalidation, job_retries, pauses, session
+from zqyy_ai.admin.routes import (
+    alert_actions,
+    app_runs,
+    batch_runs,
+    cache_invalidation,
+    internal_events,
+    job_retries,
+    manual_events,
+    pauses,
+    session,
+    trigger_changes,
+)
 from zqyy_ai.admin.services import Services
 
 _DESCRIPTION = """台球门店 AI 洞察的管理接口：查看与操作任务、调用记录、缓存、预算、告警与触发器。
@@ -57,7 +68,10 @@ def _api() -> APIRouter:
     api.include_router(app_runs.router)
     api.include_router(batch_runs.router)
     api.include_router(cache_invalidation.router)
+    api.include_router(internal_events.router)
     api.include_router(job_retries.router)
+    api.include_router(manual_events.router)
     api.include_router(pauses.router)
     api.include_router(session.router)
+    api.include_router(trigger_changes.router)
     return api
