@@ -60,6 +60,7 @@ _VALIDATION_MESSAGES = {
     "string_type": "应为字符串",
     "json_invalid": "不是有效的 JSON",
     "model_attributes_type": "应为 JSON 对象",
+    "dict_type": "应为 JSON 对象",
     "list_type": "应为数组",
     "date_from_datetime_parsing": "应为日期，如 2026-04-20",
     "date_parsing": "应为日期，如 2026-04-20",
