@@ -22,3 +22,25 @@ UPDATE biz.ai_batches SET cancelled_by = %(by)s, cancelled_at = clock_timestamp(
 
 -- name: is_cancelled
 SELECT cancelled_at IS NOT NULL AS is_cancelled FROM biz.ai_batches WHERE id = %(id)s
+
+-- name: count_rows
+SELECT count(*) AS rows FROM biz.ai_batches
+
+-- name: count_old
+-- One whose jobs are still there is still asked about.
+SELECT count(*) AS rows FROM biz.ai_batches batch
+WHERE created_at < %(before)s AND NOT EXISTS (SELECT FROM biz.ai_trigger_jobs job WHERE job.batch_id = batch.id)
+
+-- name: pick_old
+SELECT id::text AS key, created_at AS at FROM biz.ai_batches batch
+WHERE created_at < %(before)s AND NOT EXISTS (SELECT FROM biz.ai_trigger_jobs job WHERE job.batch_id = batch.id)
+  AND (created_at, id::text) > (%(after_at)s::timestamptz, %(after_key)s)
+ORDER BY created_at, id::text LIMIT %(rows)s
+
+-- name: delete_old
+DELETE FROM biz.ai_batches WHERE id IN (
+    SELECT id FROM biz.ai_batches batch
+    WHERE id = ANY(%(keys)s::uuid[]) AND created_at < %(before)s
+      AND NOT EXISTS (SELECT FROM biz.ai_trigger_jobs job WHERE job.batch_id = batch.id)
+    FOR UPDATE SKIP LOCKED
+)
