@@ -506,6 +506,7 @@ def _announce(connection: Connection, site_id: int, job_id: int, status: JobStat
 
 def _job(row: dict[str, Any]) -> TriggerJob:
     columns = {name: row[name] for name in TriggerJob.__slots__}
-    columns["status"] = JobStatus(row["status"])
+    # The old dispatcher's rows may have none, or one that we do not know: to us such a job is over.
+    columns["status"] = JobStatus(row["status"]) if row["status"] in set(JobStatus) else JobStatus.FAILED
     columns["payload"] = row["payload"] or {}
     return TriggerJob(**columns)

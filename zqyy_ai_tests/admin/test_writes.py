@@ -83,6 +83,18 @@ def test_a_job_that_cannot_be_retried_says_why(operator: TestClient, connection:
     assert str(retry_id) in again.json()["detail"]
 
 
+@pytest.mark.parametrize("status", ["failed", "skipped", None])
+def test_a_job_of_the_old_dispatcher_is_not_retried_whatever_it_says(
+    operator: TestClient, connection: Connection, status: str | None
+) -> None:
+    row = connection.execute(
+        "INSERT INTO biz.ai_trigger_jobs (event_type, site_id, member_id, status) VALUES ('consumption', 1001, 7, %s) RETURNING id",
+        [status],
+    ).fetchone()
+    assert row is not None
+    assert operator.post(f"{AI}/trigger-jobs/{row['id']}/retry").status_code == 409
+
+
 def test_a_job_of_another_site_answers_like_one_that_does_not_exist(operator: TestClient, connection: Connection) -> None:
     theirs = add_job(connection, site_id=OTHER_SITE)
     seen, unknown = operator.post(f"{AI}/trigger-jobs/{theirs}/retry"), operator.post(f"{AI}/trigger-jobs/999999/retry")
