@@ -78,15 +78,20 @@ def authenticate(connection: HTTPConnection, services: Services, token: str | No
     if session is not None and connection.scope["type"] == "http":
         _check_csrf(connection, session)
     if caller is None:
-        wait_seconds = services.failed_attempts.note(source_of(connection))
-        if wait_seconds > 0:
-            raise Problem(429, "失败的登录过多，请稍后再试", headers={"Retry-After": str(math.ceil(wait_seconds))})
-        raise Problem(
-            401,
-            "缺少令牌，或令牌无效、已撤销" if token or cookie else "请在 Authorization 头中提供令牌",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+        raise not_let_in(connection, services, has_told_something=bool(token or cookie))
     return caller
+
+
+def not_let_in(connection: HTTPConnection, services: Services, *, has_told_something: bool) -> Problem:
+    """What somebody is told whom nothing stands for: 401, or 429 after too many failures."""
+    wait_seconds = services.failed_attempts.note(source_of(connection))
+    if wait_seconds > 0:
+        return Problem(429, "失败的登录过多，请稍后再试", headers={"Retry-After": str(math.ceil(wait_seconds))})
+    return Problem(
+        401,
+        "缺少令牌，或令牌无效、已撤销" if has_told_something else "请在 Authorization 头中提供令牌",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
 
 
 def _check_csrf(connection: HTTPConnection, session: api_tokens.Session) -> None:

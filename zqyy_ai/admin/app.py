@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from zqyy_ai.admin.body_limit import BodyLimit
+from zqyy_ai.admin.live import LiveHub
 from zqyy_ai.admin.problems import MEDIA_TYPE, ProblemDetails, add_problem_handlers
 from zqyy_ai.admin.request_ids import RequestIds
-from zqyy_ai.admin.routes import session
+from zqyy_ai.admin.routes import cached_answers, live_stream, session
 from zqyy_ai.admin.services import Services
 
 _DESCRIPTION = """台球门店 AI 洞察的管理接口：查看与操作任务、调用记录、缓存、预算、告警与触发器。
@@ -30,9 +31,12 @@ _ERRORS = {
 def create_app(services: Services) -> FastAPI:
     """`services` are closed by whoever made them."""
 
+    live = LiveHub(services.settings, services.database.url)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with live.running():
+            yield
 
     app = FastAPI(
         title="zqyy_ai",
@@ -44,14 +48,18 @@ def create_app(services: Services) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.services = services
+    app.state.live = live
     add_problem_handlers(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestIds)
     app.include_router(_api())
+    app.include_router(live_stream.websocket_router)
     return app
 
 
 def _api() -> APIRouter:
     api = APIRouter(prefix="/api", responses=_ERRORS)  # type: ignore[arg-type]  # its type wants `dict[int | str, …]`
+    api.include_router(cached_answers.router)
+    api.include_router(live_stream.router)
     api.include_router(session.router)
     return api

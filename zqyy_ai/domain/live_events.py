@@ -56,6 +56,11 @@ class Snapshot:
         place = bisect_left(self.running, transaction_id)
         return place == len(self.running) or self.running[place] != transaction_id
 
+    def older(self, transactions: int) -> "Snapshot":
+        """As if the newest so many transactions had not been seen."""
+        xmax = max(self.xmax - transactions, 1)
+        return Snapshot(min(self.xmin, xmax), xmax, tuple(running for running in self.running if running < xmax))
+
     @property
     def age_order(self) -> tuple[int, int]:
         """Of two snapshots of one server the later one's is not smaller: transactions only begin and end."""
@@ -106,8 +111,12 @@ class LiveEvent:
 
 @dataclass(frozen=True, slots=True)
 class LiveBatch:
-    """What became visible up to `position`, in the order of the ids. `is_cut`: there was more than could be read."""
+    """What became visible up to `position`, in the order of the ids. `is_cut`: there was more than could be read.
+
+    `server_started_at`: in seconds since 1970, like `Position.read_at`.
+    """
 
     position: Position
     events: tuple[LiveEvent, ...]
     is_cut: bool
+    server_started_at: int

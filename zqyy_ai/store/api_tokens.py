@@ -100,6 +100,11 @@ def find_session(connection: Connection, cookie: str) -> Session | None:
     return None if row is None else Session(_caller(row), row["csrf_token"], row["expires_at"])
 
 
+def session_hash(cookie: str) -> bytes:
+    """By which a session's row is found."""
+    return _hash(cookie)
+
+
 def close_session(connection: Connection, cookie: str) -> None:
     connection.execute(named_queries("api_tokens")["close_session"], {"session_hash": _hash(cookie)})
 

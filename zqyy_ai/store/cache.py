@@ -50,6 +50,22 @@ def get_history(connection: Connection, cache_type: str, site_id: int, target_id
     return [CachedAnswer(**row) for row in rows]
 
 
+def get_for_readers(connection: Connection, cache_type: str, site_id: int, target_id: str, *, now: datetime) -> CachedAnswer | None:
+    """What `get_latest` returns; where that is nothing, the newest valid row that has expired: `expires_at` tells them apart."""
+    row = connection.execute(
+        named_queries("cache")["get_for_readers"], {"cache_type": cache_type, "site_id": site_id, "target_id": target_id, "now": now}
+    ).fetchone()
+    return CachedAnswer(**row) if row else None
+
+
+def get_answers(connection: Connection, cache_type: str, site_id: int, target_id: str, *, limit: int) -> list[CachedAnswer]:
+    """The newest `limit` answers, invalidated ones too, newest first; no placeholders."""
+    rows = connection.execute(
+        named_queries("cache")["get_answers"], {"cache_type": cache_type, "site_id": site_id, "target_id": target_id, "limit": limit}
+    )
+    return [CachedAnswer(**row) for row in rows]
+
+
 def get_reusable(connection: Connection, cache_type: str, site_id: int, target_id: str) -> CachedAnswer | None:
     """The newest valid row, expired or not: what a step compares its input with."""
     row = connection.execute(

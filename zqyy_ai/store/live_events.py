@@ -56,4 +56,4 @@ def as_batch(rows: list[Mapping[str, Any]] | list[dict[str, Any]], most: int) ->
         for row in rows
         if row["id"] is not None
     )
-    return LiveBatch(Position(rows[0]["read_at"], snapshot), events[:most], is_cut=len(events) > most)
+    return LiveBatch(Position(rows[0]["read_at"], snapshot), events[:most], len(events) > most, rows[0]["server_started_at"])

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from zqyy_ai.domain.live_events import Position, Snapshot
@@ -37,7 +39,14 @@ def test_a_snapshot_sees_what_was_committed_and_not_what_was_running_or_came_lat
 
 def test_the_later_of_two_snapshots_is_the_one_that_sees_more() -> None:
     in_time = [Snapshot(10, 12, (10, 11)), Snapshot(11, 12, (11,)), Snapshot(12, 12), Snapshot(12, 14, (12, 13))]
-    assert sorted(in_time[::-1], key=lambda snapshot: snapshot.age_order) == in_time
+    assert all(one.age_order < later.age_order for one, later in itertools.pairwise(in_time))
+
+
+def test_an_older_snapshot_has_not_seen_the_newest_transactions() -> None:
+    snapshot = Snapshot(10, 20, (10, 14, 19))
+    assert snapshot.older(5) == Snapshot(10, 15, (10, 14))
+    assert snapshot.older(12) == Snapshot(8, 8)
+    assert snapshot.older(1000) == Snapshot(1, 1)
 
 
 @pytest.mark.parametrize("text", ["1745140000@10:20:14", "1745140000@10:20:14~14:22:14,20~77"])

@@ -7,7 +7,8 @@ SELECT pg_notify('zqyy_ai_live', event.id::text) FROM event
 -- name: since
 -- One statement is one snapshot: the rows that it finds are those that the snapshot beside them sees. A database that was restored from a dump
 -- may hold numbers of transactions that are still to come: nobody sees those.
-SELECT pg_current_snapshot()::text AS snapshot, extract(epoch FROM clock_timestamp())::bigint AS read_at,
+SELECT pg_current_snapshot()::text AS snapshot, floor(extract(epoch FROM clock_timestamp()))::bigint AS read_at,
+       floor(extract(epoch FROM pg_postmaster_start_time()))::bigint AS server_started_at,
        event.id, event.event_type, event.site_id, event.payload, event.created_at, event.transaction_id::text
 FROM (VALUES (true)) AS always LEFT JOIN LATERAL (
     SELECT * FROM biz.ai_live_events
