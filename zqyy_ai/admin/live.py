@@ -91,6 +91,8 @@ class Subscription:
             self.offer(batch)
 
     def offer(self, batch: LiveBatch) -> None:
+        if self.end is not None:
+            return
         events = tuple(event for event in batch.events if self._wants(event))
         if self._caught_up is not None and batch.position.snapshot.age_order >= self._caught_up.age_order:
             # From now on only what is newer comes; and after a crash of the database its numbers would mean something else.
@@ -216,6 +218,8 @@ class LiveHub:
         self._position = batch.position
         for subscription in list(self._subscriptions):
             subscription.offer(batch)
+            if subscription.end is not None:
+                self.unsubscribe(subscription)
 
     def _remember(self, batch: LiveBatch) -> None:
         oldest = batch.position.snapshot.xmax - _TRANSACTIONS_OF_A_CRASH

@@ -18,11 +18,12 @@ from zqyy_ai.store.live_events import CHANNEL, as_batch, since_parameters
 from zqyy_ai.store.queries import named_queries
 
 # A host that went away without a word is noticed within half a minute.
-_CONNECTION = {
+_CONNECTION: dict[str, str | int] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
     "application_name": "zqyy_ai live",
 }
 _SESSION = """

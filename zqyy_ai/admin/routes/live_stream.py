@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path, Query, WebSocket
+from fastapi import APIRouter, Header, Path, Query, WebSocket
 from fastapi.concurrency import run_in_threadpool
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
@@ -161,7 +161,8 @@ class _LiveStream(EventSourceResponse):
 async def _frames(subscription: Subscription, start: _Start) -> AsyncIterator[ServerSentEvent]:
     # Without data: the browser notes the id, and nobody hears of it.
     yield ServerSentEvent(id=str(start.since), retry=_RECONNECT_MS)
-    position, batch = start.since, start.missed
+    position = start.since
+    batch: LiveBatch | None = start.missed
     while batch is not None:
         for frame in _frames_of(batch, position):
             yield frame
