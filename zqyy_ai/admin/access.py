@@ -5,7 +5,7 @@ Each route names the roles that may use it by one of the annotations at the end.
 
 import hmac
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -109,10 +109,10 @@ def access_of(
     return Access(caller, services, request_id_of(request))
 
 
-def _for_roles(*roles: Role) -> Callable[[Access], Access]:
+def _for_roles(*roles: Role) -> Callable[[Access], Awaitable[Access]]:
     allowed = frozenset(roles) | {Role.ADMIN}
 
-    def check(access: Annotated[Access, Depends(access_of)]) -> Access:
+    async def check(access: Annotated[Access, Depends(access_of)]) -> Access:
         if access.caller.role not in allowed:
             raise Problem(403, f"角色 {access.caller.role.value} 不能使用该功能")
         return access

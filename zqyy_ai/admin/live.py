@@ -240,7 +240,7 @@ class LiveHub:
                 subscription.finish(StreamEnd.REVOKED)
 
 
-def hub_of(connection: HTTPConnection) -> LiveHub:
+async def hub_of(connection: HTTPConnection) -> LiveHub:
     found = connection.app.state.live
     assert isinstance(found, LiveHub)
     return found
