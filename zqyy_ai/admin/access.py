@@ -69,12 +69,12 @@ def authenticate(connection: HTTPConnection, services: Services, token: str | No
     """By the token, else by the cookie. Raises Problem 401, or 429 for a source with too many failures."""
     cookie = connection.cookies.get(SESSION_COOKIE)
     session = None
-    with services.chain_database.transaction() as database:
-        if token is not None:
-            caller = api_tokens.find_caller(database, token)
-        else:
+    if token is not None:
+        caller = api_tokens.find_caller(services.chain_database, token)
+    else:
+        with services.chain_database.transaction() as database:
             session = api_tokens.find_session(database, cookie) if cookie else None
-            caller = session.caller if session else None
+        caller = session.caller if session else None
     if session is not None and connection.scope["type"] == "http":
         _check_csrf(connection, session)
     if caller is None:

@@ -35,9 +35,9 @@ def watcher_of(connection: HTTPConnection, services: TheServices, ticket: Ticket
 def _by_credentials(
     connection: HTTPConnection, services: Services, token: str | None, ticket: str | None, cookie: str | None
 ) -> Watcher | None:
+    if token is not None:
+        return _watcher(api_tokens.find_caller(services.chain_database, token), None)
     with services.chain_database.transaction() as database:
-        if token is not None:
-            return _watcher(api_tokens.find_caller(database, token), None)
         if ticket is not None:
             redeemed = stream_tickets.redeem(database, ticket)
             return Watcher(*redeemed) if redeemed else None

@@ -7,7 +7,7 @@ import copy
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, Self, TypeVar
@@ -37,7 +37,7 @@ _LONGEST_IDLE_IN_TRANSACTION = "30s"
 _RECONNECT_INTERVAL_SECONDS = 0.25
 
 # For the length of a transaction: behind a pooler the next one may be on another connection. In one message, which is one round trip less.
-_BEGIN_NARROWED = sql.SQL("BEGIN; SELECT set_config('role', 'zqyy_api', true), set_config('zqyy.sites', {}, true)")
+_NARROW = sql.SQL("SELECT set_config('role', 'zqyy_api', true), set_config('zqyy.sites', {}, true)")
 
 # The last is what a session that was ended by `_LONGEST_IDLE_IN_TRANSACTION` hears when it goes on.
 _LOST = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.IdleInTransactionSessionTimeout)
@@ -128,7 +128,7 @@ class Database:
                 yield
             return
         try:
-            connection.execute(_BEGIN_NARROWED.format(self._scope.setting))
+            connection.execute(sql.SQL("BEGIN; {}").format(_NARROW.format(self._scope.setting)))
             yield
         except BaseException:
             # Of a connection that is lost nothing is left; the pool notices.
@@ -136,6 +136,18 @@ class Database:
                 connection.rollback()
             raise
         connection.commit()
+
+    def read_at_once(self, query: bytes, parameters: Mapping[str, Any]) -> list[DictRow]:
+        """The rows of one statement in a transaction of its own, for what is asked many times a second: all of it is one message.
+
+        Several statements in one message are one transaction without being told, so that the role and the sites are gone with it.
+        """
+        with self._pool.connection() as connection, psycopg.ClientCursor(connection, row_factory=dict_row) as cursor:
+            if self._scope is None:
+                return cursor.execute(query, parameters).fetchall()
+            cursor.execute(_NARROW.format(self._scope.setting).as_bytes(connection) + b"; " + query, parameters)
+            cursor.nextset()
+            return cursor.fetchall()
 
     def within(self, scope: SiteScope) -> Self:
         """The same pool, for a caller who may see the sites of `scope` alone: its rows, by the role `zqyy_api`, whatever a query asks for."""

@@ -99,8 +99,7 @@ def read_cached_answer(
     """
     access.refuse_other_sites(site_id)
     now = access.services.clock.now()
-    with access.database.transaction() as connection:
-        answer = cache.get_for_readers(connection, cache_type, site_id, target_id, now=now)
+    answer = cache.get_for_readers(access.database, cache_type, site_id, target_id, now=now)
     if answer is None:
         raise not_found(f"{cache_type}/{target_id} 的结果")
     is_stale = answer.expires_at is not None and answer.expires_at <= now
