@@ -28,7 +28,7 @@ from zqyy_ai.domain.business_clock import Clock
 from zqyy_ai.domain.call_failures import BudgetEffect, FailureRule, RetryRule
 from zqyy_ai.domain.errors import ClaimLost, GuardRefusal
 from zqyy_ai.domain.number_check import NUMBER_CHECK, check_insights
-from zqyy_ai.domain.personal_numbers import mask_personal_numbers
+from zqyy_ai.domain.personal_numbers import mask_personal_numbers_in_json
 from zqyy_ai.engine import call_alerts
 from zqyy_ai.engine.worker import Worker
 from zqyy_ai.guards.breaker import BreakerGuard, Permit
@@ -781,8 +781,8 @@ def _charged_tokens(rule: FailureRule, usage: Usage | None, reservation: Reserva
 
 
 def _text_for_the_log(request: StepRequest, reply: Reply) -> str:
-    """A member's prompt holds no personal number; should the model make one up, the log doesn't keep it."""
-    return reply.text if request.member_id is None else mask_personal_numbers(reply.text)
+    """A member's prompt holds no personal number; should the model make one up, the log doesn't keep it, nor does whoever reads its JSON."""
+    return reply.text if request.member_id is None else mask_personal_numbers_in_json(reply.text)
 
 
 def _run_end(status: RunStatus, reply: Reply, charged_tokens: int, text: str) -> RunEnd:
