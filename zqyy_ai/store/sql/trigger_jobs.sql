@@ -30,6 +30,12 @@ SELECT * FROM biz.ai_trigger_jobs
 WHERE dedup_key = ANY(%(dedup_keys)s) AND status IN ('pending', 'running', 'completed')
 ORDER BY id
 
+-- name: lock_waiting
+SELECT id FROM biz.ai_trigger_jobs WHERE id = ANY(%(job_ids)s) AND status = 'pending' ORDER BY id FOR UPDATE
+
+-- name: merge_events
+UPDATE biz.ai_trigger_jobs SET payload = %(payload)s, app_chain = %(app_chain)s WHERE id = %(job_id)s
+
 -- name: count_duplicates
 -- What had failed for good is asked again, as for loads.
 UPDATE biz.ai_trigger_jobs
@@ -144,11 +150,13 @@ SELECT id, created_at FROM ancestry ORDER BY depth
 SELECT * FROM biz.ai_trigger_jobs WHERE retry_of = %(job_id)s AND status IN ('pending', 'running') ORDER BY id LIMIT 1
 
 -- name: batch_progress
+-- `not_before`: until when all of them wait; NULL where one may go on now.
 SELECT status, count(*)::integer AS jobs, coalesce(sum((progress ->> 'calls')::integer), 0)::integer AS calls,
        coalesce(sum((progress ->> 'tokens')::bigint), 0)::bigint AS tokens, coalesce(sum((progress ->> 'done')::integer), 0)::integer AS done,
        coalesce(sum((progress ->> 'failed')::integer), 0)::integer AS failed,
        coalesce(sum((progress ->> 'reused')::integer), 0)::integer AS reused,
-       min(not_before) AS not_before, min(error_message) AS error_message
+       CASE WHEN bool_and(coalesce(not_before > clock_timestamp(), false)) THEN min(not_before) END AS not_before,
+       min(error_message) AS error_message
 FROM biz.ai_trigger_jobs WHERE batch_id = %(batch_id)s GROUP BY status
 
 -- name: newest
@@ -276,9 +284,9 @@ WHERE status = 'running' AND run_id = %(run_id)s AND (is_own_run OR event_type =
 RETURNING *
 
 -- name: give_back_of_run
--- Jobs that the run had taken for others: nobody has cancelled those.
+-- Jobs that the run had taken for others: nobody has cancelled those. They count as sent back, so that the next round knows that they were begun.
 UPDATE biz.ai_trigger_jobs
-SET status = 'pending', attempt = greatest(attempt - 1, 0), error_message = '运行被取消,等待重新执行',
+SET status = 'pending', attempt = greatest(attempt - 1, 0), sent_back_count = sent_back_count + 1, error_message = '运行被取消,等待重新执行',
     fencing_token = fencing_token + 1, lease_expires_at = NULL, worker_id = NULL
 WHERE status = 'running' AND run_id = %(run_id)s AND NOT is_own_run AND event_type <> 'dws_completed'
 RETURNING *
