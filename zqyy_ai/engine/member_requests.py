@@ -20,7 +20,7 @@ from zqyy_ai.guards.call_pauses import CallPause, pause_in_force
 from zqyy_ai.prompts.note import LONGEST_NOTE
 from zqyy_ai.prompts.untrusted_text import untrusted
 from zqyy_ai.settings import Settings
-from zqyy_ai.store import cache, run_logs, sites, trigger_jobs
+from zqyy_ai.store import cache, run_logs, runtime_contexts, sites, trigger_jobs
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.run_logs import UsualCall
 from zqyy_ai.store.sites import Site
@@ -65,7 +65,8 @@ def request_app(
         _refuse_unknown(connection, site_id, [member_id])
         if assistant_id is not None:
             _refuse_unrelated(connection, site, member_id, assistant_id)
-        business_date = runtime_context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
+        context = runtime_contexts.context_of(connection, site_id, runtime_context)
+        business_date = context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
         subject = f"{app_type.value}:{assistant_id or '-'}"
         return trigger_jobs.add(
             connection,
@@ -74,9 +75,10 @@ def request_app(
                 site_id=site_id,
                 member_id=member_id,
                 business_date=business_date,
-                dedup_key=dedup_key(EventType.RUN_APP, site_id, member_id, subject, business_date, runtime_context.mode.value),
+                dedup_key=dedup_key(EventType.RUN_APP, site_id, member_id, subject, business_date, context.mode.value),
                 app_chain=chain_text((app_type,)),
                 payload=payload,
+                context=context,
                 is_forced=True,
                 priority=RUN_APP_PRIORITY,
             ),
@@ -86,7 +88,7 @@ def request_app(
 def retry_job(database: Database, job_id: int) -> int:
     """Makes a new job that does what a `failed`, `partial` or `dead` one left undone; returns its id.
 
-    Steps that succeeded are not paid again. Raises InvalidRequest for a job that does not exist, is not at such an end, or whose retry is
+    It runs in the retried job's context, whatever the site's is by now. Steps that succeeded are not paid again. Raises InvalidRequest for a job that does not exist, is not at such an end, or whose retry is
     still under way.
     """
     with database.transaction() as connection:
@@ -102,7 +104,7 @@ def retry_job(database: Database, job_id: int) -> int:
             raise InvalidRequest(f"任务 {job_id} 已有重试在进行：任务 {retry.id}")
         site = sites.get_site(connection, job.site_id)
         # A finished load is about the day on which it is done; a past date would count as superseded.
-        business_date = business_date_at(SystemClock().now(), site.business_day_cutoff)
+        business_date = job.context.business_date(SystemClock().now(), site.business_day_cutoff)
         left_out = ("given_up", "done_by_job")
         return trigger_jobs.add(
             connection,
@@ -114,6 +116,7 @@ def retry_job(database: Database, job_id: int) -> int:
                 dedup_key=dedup_key_on(job.dedup_key, business_date),
                 app_chain=job.app_chain or "",
                 payload={name: value for name, value in job.payload.items() if name not in left_out},
+                context=job.context,
                 is_forced=True,
                 priority=job.priority if job.priority < 0 else RUN_APP_PRIORITY,
                 retry_of=job_id,
@@ -175,10 +178,12 @@ def plan_backfill(
     """
     now = SystemClock().now()
     with database.autocommit() as connection:
-        sites.get_site(connection, site_id)
+        site = sites.get_site(connection, site_id)
+        context = runtime_contexts.context_of(connection, site_id)
+        now = context.moment(now, site.business_day_cutoff)
         wanted = _wanted_members(connection, site_id, members, active_since=now - timedelta(days=settings.active_member_days))
-        asked = _asked_targets(connection, site_id, wanted, apps, only_missing=only_missing, now=now)
-        usual = run_logs.usual_calls(connection, since=now - _HISTORY)
+        asked = _asked_targets(connection, site_id, wanted, apps, only_missing=only_missing, now=now, context=context)
+        usual = run_logs.usual_calls(connection, since=SystemClock().now() - _HISTORY)
     calls = sum(len(targets) for targets in asked.values())
     tokens = 0.0
     seconds_by_member: defaultdict[int, float] = defaultdict(float)
@@ -202,7 +207,14 @@ def plan_backfill(
 
 
 def _asked_targets(
-    connection: Connection, site_id: int, member_ids: Sequence[int], apps: Collection[AppType], *, only_missing: bool, now: datetime
+    connection: Connection,
+    site_id: int,
+    member_ids: Sequence[int],
+    apps: Collection[AppType],
+    *,
+    only_missing: bool,
+    now: datetime,
+    context: RuntimeContext,
 ) -> dict[AppType, set[str]]:
     """The targets for which each application's step would find something to ask about, as its prompt decides it (`prompts/`).
 
@@ -214,7 +226,8 @@ def _asked_targets(
     assigned = {f"{assistant}_{member}" for member, assistant in askable.open_tasks}
 
     def with_clues(app: AppType) -> set[str]:
-        return asked.get(app, set()) | (members & cache.targets_with_clues(connection, APPS[app].cache_type, site_id, now=now))
+        known = cache.targets_with_clues(connection, APPS[app].cache_type, site_id, now=now, context=context)
+        return asked.get(app, set()) | (members & known)
 
     asked: dict[AppType, set[str]] = {}
     for app in (app for app in MEMBER_APPS if app in apps):
@@ -230,7 +243,7 @@ def _asked_targets(
             case _:
                 targets = assigned
         if only_missing:
-            targets = targets - cache.valid_target_ids(connection, APPS[app].cache_type, site_id, now=now)
+            targets = targets - cache.valid_target_ids(connection, APPS[app].cache_type, site_id, now=now, context=context)
         asked[app] = targets
     return asked
 
@@ -245,7 +258,8 @@ def request_backfill(database: Database, plan: BackfillPlan) -> UUID:
     batch_id = uuid4()
     with database.autocommit() as connection:
         site = sites.get_site(connection, plan.site_id)
-    business_date = LIVE.business_date(SystemClock().now(), site.business_day_cutoff)
+        context = runtime_contexts.context_of(connection, plan.site_id)
+    business_date = context.business_date(SystemClock().now(), site.business_day_cutoff)
     chain = chain_text(plan.apps)
     payload = {"apps": [app.value for app in plan.apps], "only_missing": plan.only_missing, "source": "cli"}
     jobs = [
@@ -254,9 +268,10 @@ def request_backfill(database: Database, plan: BackfillPlan) -> UUID:
             site_id=plan.site_id,
             member_id=member_id,
             business_date=business_date,
-            dedup_key=dedup_key(EventType.BACKFILL, plan.site_id, member_id, chain, business_date, LIVE.mode.value),
+            dedup_key=dedup_key(EventType.BACKFILL, plan.site_id, member_id, chain, business_date, context.mode.value),
             app_chain=chain,
             payload=payload,
+            context=context,
             is_forced=True,
             priority=BACKFILL_PRIORITY,
             batch_id=batch_id,

@@ -151,9 +151,7 @@ def valid_targets(
     return {row["target_id"]: CachedAnswer(**row) for row in rows}
 
 
-def answers_of_jobs(
-    connection: Connection, job_ids: Iterable[int], *, context: RuntimeContext = LIVE
-) -> dict[tuple[str, str], int]:
+def answers_of_jobs(connection: Connection, job_ids: Iterable[int], *, context: RuntimeContext = LIVE) -> dict[tuple[str, str], int]:
     """Valid answers that these jobs' calls brought or that they found unchanged: the newest row's id by (cache type, target)."""
     cache_types = [app.cache_type for app in APPS.values()]
     rows = connection.execute(
@@ -162,13 +160,15 @@ def answers_of_jobs(
     return {(row["cache_type"], row["target_id"]): row["id"] for row in rows}
 
 
-def valid_target_ids(connection: Connection, cache_type: str, site_id: int, *, now: datetime) -> set[str]:
+def valid_target_ids(connection: Connection, cache_type: str, site_id: int, *, now: datetime, context: RuntimeContext = LIVE) -> set[str]:
     """Targets of the site that have a valid answer of this type which has not expired at `now`."""
-    rows = connection.execute(named_queries("cache")["valid_target_ids"], {"cache_type": cache_type, "site_id": site_id, "now": now})
+    wanted = {"cache_type": cache_type, "site_id": site_id, "now": now, "sandbox_date": context.sandbox_date}
+    rows = connection.execute(_queries(context)["valid_target_ids"], wanted)
     return {row["target_id"] for row in rows}
 
 
-def targets_with_clues(connection: Connection, cache_type: str, site_id: int, *, now: datetime) -> set[str]:
+def targets_with_clues(connection: Connection, cache_type: str, site_id: int, *, now: datetime, context: RuntimeContext = LIVE) -> set[str]:
     """Targets of the site whose newest valid answer, of those that have not expired at `now`, holds a clue."""
-    rows = connection.execute(named_queries("cache")["targets_with_clues"], {"cache_type": cache_type, "site_id": site_id, "now": now})
+    wanted = {"cache_type": cache_type, "site_id": site_id, "now": now, "sandbox_date": context.sandbox_date}
+    rows = connection.execute(_queries(context)["targets_with_clues"], wanted)
     return {row["target_id"] for row in rows}

@@ -517,9 +517,7 @@ def runs_left_by_their_job(connection: Connection, run_ids: Iterable[str], lease
     return {row["run_id"] for row in rows}
 
 
-def prewarmed_sites(
-    connection: Connection, site_ids: Iterable[int], business_date: date, mode: RuntimeMode = RuntimeMode.LIVE
-) -> set[int]:
+def prewarmed_sites(connection: Connection, site_ids: Iterable[int], business_date: date, mode: RuntimeMode = RuntimeMode.LIVE) -> set[int]:
     """Those of the sites that have a finished-load job of that date and mode which is pending, running or completed."""
     rows = connection.execute(
         named_queries("trigger_jobs")["prewarmed_sites"],

@@ -46,6 +46,15 @@ SELECT DISTINCT target_id FROM biz.ai_sandbox_answers
 WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND sandbox_date = %(sandbox_date)s
   AND status = 'valid' AND (expires_at IS NULL OR expires_at > %(now)s)
 
+-- name: targets_with_clues
+SELECT target_id FROM (
+    SELECT DISTINCT ON (target_id) target_id, result_json FROM biz.ai_sandbox_answers
+    WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND sandbox_date = %(sandbox_date)s
+      AND status = 'valid' AND (expires_at IS NULL OR expires_at > %(now)s)
+    ORDER BY target_id, created_at DESC, id DESC
+) AS newest
+WHERE jsonb_path_exists(result_json, '$.clues[*].summary')
+
 -- name: of_jobs
 SELECT cache_type, target_id, max(id) AS id
 FROM (
