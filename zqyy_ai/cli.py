@@ -7,7 +7,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,16 @@ class _OneLineErrors(click.Group):
                 err=True,
             )
             ctx.exit(EXIT_ERROR)
+
+
+@contextmanager
+def _told_when_interrupted(what_remains: str) -> Iterator[None]:
+    """Ctrl-C ends the watching, not the work: who presses it hears so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\n{what_remains}", err=True)
+        raise
 
 
 def _is_database_trouble(failure: Exception) -> bool:
@@ -210,12 +221,10 @@ def prewarm(wanted: tuple[str, ...], missing: bool, regenerate: bool, no_wait: b
     """预热门店的 72 个财务窗口：登记一个任务，由 Dagster 执行。需要服务正在运行。"""
     if missing and regenerate:
         raise click.UsageError("--missing 与 --regenerate 不能同时使用")
-    from rich.console import Console
-
     from zqyy_ai.engine.prewarm_requests import prewarm_progress, request_prewarm, wanted_sites
-    from zqyy_ai.terminal import PrewarmOutcome, outcome_table, watch_prewarm
+    from zqyy_ai.terminal import PrewarmOutcome, new_console, outcome_table, watch_prewarm
 
-    console = Console()
+    console = new_console()
     started = time.monotonic()
     with _database("prewarm") as database:
         site_ids = wanted_sites(database, wanted)
@@ -231,7 +240,7 @@ def prewarm(wanted: tuple[str, ...], missing: bool, regenerate: bool, no_wait: b
     console.print(outcome_table(outcomes))
     for outcome in outcomes:
         if outcome.progress.error_message:
-            console.print(f"门店 {outcome.site_id}：{outcome.progress.error_message}", markup=False)
+            console.print(f"门店 {outcome.site_id}：{outcome.progress.error_message}")
     if not all(outcome.is_good for outcome in outcomes):
         sys.exit(1)
 
@@ -247,34 +256,23 @@ def prewarm(wanted: tuple[str, ...], missing: bool, regenerate: bool, no_wait: b
 def run_app(app: str, site_id: int, member_id: int, assistant_id: int | None, no_wait: bool) -> None:
     """为一位会员重新执行一个应用（app3 至 app8），并打印结果；会重新调用模型（产生费用）。
 
-    应用可写全名（app7_customer）或简称（app7）。需要服务正在运行。
+    应用可写全名（app7_customer）或简称（app7）。需要服务正在运行。Ctrl-C 只停止等待，任务仍会执行；没有完成时退出码为 1。
     """
-    import json
-
-    from rich.console import Console
-
     from zqyy_ai.engine.member_requests import job_report, request_app, wanted_apps
-    from zqyy_ai.terminal import watch_job
+    from zqyy_ai.terminal import new_console, show_job_end, watch_job
 
-    console = Console()
+    console = new_console()
     chosen = wanted_apps([app])
     if len(chosen) != 1:
         raise click.UsageError("run-app 一次只执行一个应用；多个应用请用 zqyy-ai backfill")
     with _database("run-app") as database:
         job_id = request_app(database, chosen[0], site_id, member_id, assistant_id=assistant_id)
-        console.print(f"任务 {job_id} 已登记")
-        if no_wait:
-            return
-        report = watch_job(console, lambda: job_report(database, job_id), time.sleep)
-    for step in report.steps:
-        if step.result_json is not None:
-            console.print(f"{step.app_type} {step.target_id}：", style="bold")
-            shown = {name: value for name, value in step.result_json.items() if not name.startswith("_")}
-            click.echo(json.dumps(shown, ensure_ascii=False, indent=2))
-    if not report.steps:
-        console.print("没有可询问的内容（没有到店、备注或未完成任务），未调用模型")
-    if report.job.error_message:
-        console.print(report.job.error_message, style="red", markup=False, soft_wrap=True)
+        with _told_when_interrupted(f"任务 {job_id} 仍在，会被执行并产生费用；查看：zqyy-ai jobs show {job_id}"):
+            console.print(f"任务 {job_id} 已登记")
+            if no_wait:
+                return
+            report = watch_job(console, lambda: job_report(database, job_id), time.sleep)
+    show_job_end(console, report)
     if report.job.status != "completed":
         sys.exit(1)
 
@@ -282,18 +280,24 @@ def run_app(app: str, site_id: int, member_id: int, assistant_id: int | None, no
 @main.command()
 @click.option("--site", "site_id", required=True, type=click.IntRange(min=1), metavar="编号", help="门店编号，如 1001。")
 @click.option("--apps", default="all", show_default=True, metavar="应用", help="app3 至 app8，以逗号分隔，或 all；按调用链的顺序执行。")
-@click.option("--members", required=True, metavar="active|all|编号", help="active：180 天内到店的会员；all：全部；或以逗号分隔的会员编号。")
+@click.option(
+    "--members",
+    required=True,
+    metavar="active|all|编号",
+    help="active：最近 ZQYY_ACTIVE_MEMBER_DAYS 天（默认 180）内到店的会员；all：全部；或以逗号分隔的会员编号。",
+)
 @click.option("--missing", is_flag=True, help="只生成还没有有效结果的。")
 @click.option("--dry-run", is_flag=True, help="只估算调用次数、Token 与用时，不登记任务。")
 @click.option("--no-wait", is_flag=True, help="登记任务后立即返回，不显示进度。")
 def backfill(site_id: int, apps: str, members: str, missing: bool, dry_run: bool, no_wait: bool) -> None:
-    """为许多会员补跑应用：每位会员一个任务，优先级低于事件；输入没有变化的复用已有结果，不调用模型。"""
-    from rich.console import Console
+    """为许多会员补跑应用：每位会员一个任务，优先级低于事件；输入没有变化的复用已有结果，不调用模型。
 
+    需要服务正在运行。Ctrl-C 只停止显示，任务仍会执行；有任务没有完成时退出码为 1。
+    """
     from zqyy_ai.engine.member_requests import batch_progress, plan_backfill, request_backfill, wanted_apps
-    from zqyy_ai.terminal import plan_summary, plan_table, watch_batch
+    from zqyy_ai.terminal import new_console, plan_summary, plan_table, watch_batch
 
-    console = Console()
+    console = new_console()
     settings = _joined_settings()
     with _database("backfill") as database:
         plan = plan_backfill(database, settings, site_id, wanted_apps([apps]), members, only_missing=missing)
@@ -305,15 +309,16 @@ def backfill(site_id: int, apps: str, members: str, missing: bool, dry_run: bool
             console.print("没有需要生成的内容")
             return
         batch_id = request_backfill(database, plan)
-        console.print(f"批次 {batch_id}：{len(plan.member_ids)} 个任务已登记（Ctrl-C 只停止显示，任务继续执行）", soft_wrap=True)
-        if no_wait:
-            return
-        progress = watch_batch(console, lambda: batch_progress(database, batch_id), time.sleep)
+        with _told_when_interrupted(f"批次 {batch_id} 的任务仍在，会被执行并产生费用；查看：zqyy-ai jobs list --site {site_id}"):
+            console.print(f"批次 {batch_id}：{len(plan.member_ids)} 个任务已登记（Ctrl-C 只停止显示，任务继续执行）", soft_wrap=True)
+            if no_wait:
+                return
+            progress = watch_batch(console, lambda: batch_progress(database, batch_id), time.sleep)
     console.print(
         f"完成 {progress.done} 步，其中复用 {progress.reused}；失败 {progress.failed}；模型调用 {progress.calls}，Token {progress.tokens:,}"
     )
     if not progress.is_good:
-        console.print(progress.error_message or "", style="red", markup=False, soft_wrap=True)
+        console.print(progress.error_message or "", style="red", soft_wrap=True)
         console.print("未完成的任务：zqyy-ai jobs list --status failed --status partial --status dead", soft_wrap=True)
         sys.exit(1)
 
@@ -336,11 +341,9 @@ def jobs() -> None:
 @click.option("--limit", type=click.IntRange(1, 10000), default=30, show_default=True, help="最多显示多少条。")
 def list_jobs(wanted: tuple[str, ...], site_id: int | None, member_id: int | None, limit: int) -> None:
     """列出任务，新的在前。"""
-    from rich.console import Console
-
     from zqyy_ai.domain.jobs import JobStatus
     from zqyy_ai.store import trigger_jobs
-    from zqyy_ai.terminal import job_table
+    from zqyy_ai.terminal import job_table, new_console
 
     statuses = [JobStatus(status) for status in wanted] or None
     with _database("jobs") as database, database.autocommit() as connection:
@@ -348,7 +351,7 @@ def list_jobs(wanted: tuple[str, ...], site_id: int | None, member_id: int | Non
     if not found:
         click.echo("没有这样的任务")
         return
-    Console(width=None if sys.stdout.isatty() else 200).print(job_table(found))
+    new_console(is_wide=True).print(job_table(found))
 
 
 _job_id = click.argument("job_id", metavar="编号", type=click.IntRange(min=1))
@@ -358,14 +361,12 @@ _job_id = click.argument("job_id", metavar="编号", type=click.IntRange(min=1))
 @_job_id
 def show_job(job_id: int) -> None:
     """显示一个任务与它的每一步。"""
-    from rich.console import Console
-
     from zqyy_ai.engine.member_requests import job_report
-    from zqyy_ai.terminal import job_steps_table, job_table
+    from zqyy_ai.terminal import job_steps_table, job_table, new_console
 
     with _database("jobs") as database:
         report = job_report(database, job_id)
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = new_console(is_wide=True)
     console.print(job_table([report.job]))
     console.print(job_steps_table(report.steps))
 
@@ -419,21 +420,19 @@ def retention(dry_run: bool) -> None:
 
     小批删除，每批一个事务；随时可以按 Ctrl-C 中断，下次接着清理。Dagster 自己的旧运行由每日任务 retention 删除，不在此处。
     """
-    from rich.console import Console
-
     from zqyy_ai.engine.retention import carry_out, plan
-    from zqyy_ai.terminal import retention_table, watch_retention
+    from zqyy_ai.terminal import new_console, retention_table, watch_retention
 
-    console = Console()
+    console = new_console()
     settings = _joined_settings()
     with _database("retention") as database:
         outcomes = plan(database, settings) if dry_run else watch_retention(console, carry_out(database, settings))
     console.print(retention_table(outcomes, dry_run=dry_run))
     for outcome in outcomes:
         for constraint, rows in outcome.held.items():
-            console.print(f"{outcome.rule.title}：{rows} 行被外键 {constraint} 引用，未删除", markup=False, soft_wrap=True)
+            console.print(f"{outcome.rule.title}：{rows} 行被外键 {constraint} 引用，未删除", soft_wrap=True)
         if outcome.error:
-            console.print(f"{outcome.rule.title}：{outcome.error}", style="red", markup=False, soft_wrap=True)
+            console.print(f"{outcome.rule.title}：{outcome.error}", style="red", soft_wrap=True)
     console.print("Dagster 的旧运行由每日任务 retention 删除（Dagster 界面：Jobs → retention）。", soft_wrap=True)
     if any(outcome.error for outcome in outcomes):
         sys.exit(1)
@@ -458,12 +457,10 @@ def list_alerts(show_all: bool, wanted: tuple[str, ...], limit: int) -> None:
     """列出告警：严重的在前，然后按最近一次出现的时间。"""
     if show_all and wanted:
         raise click.UsageError("--all 与 --status 不能同时使用")
-    from rich.console import Console
-
     from zqyy_ai.engine.alert_handling import TO_DEAL_WITH
     from zqyy_ai.engine.alert_handling import list_alerts as find_alerts
     from zqyy_ai.store.alerts import AlertStatus
-    from zqyy_ai.terminal import alert_table
+    from zqyy_ai.terminal import alert_table, new_console
 
     statuses = tuple(AlertStatus) if show_all else tuple(map(AlertStatus, wanted)) or TO_DEAL_WITH
     with _database("alerts") as database:
@@ -471,8 +468,7 @@ def list_alerts(show_all: bool, wanted: tuple[str, ...], limit: int) -> None:
     if not found:
         click.echo("没有这样的告警")
         return
-    # A pipe has no width: what is cut off there is lost.
-    Console(width=None if sys.stdout.isatty() else 200).print(alert_table(found))
+    new_console(is_wide=True).print(alert_table(found))
 
 
 _alert_id = click.argument("alert_id", metavar="编号", type=click.IntRange(min=1))
@@ -540,18 +536,18 @@ def test() -> None:
 @main.command()
 def doctor() -> None:
     """检查每个部分（数据库、数据视图、应用 ID、百炼、Dagster），并说明如何修复；有失败项时退出码为 1。"""
-    from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
     from zqyy_ai.engine.doctor import Verdict, run_checks
+    from zqyy_ai.terminal import new_console
 
-    marks = {Verdict.OK: "[green]✓[/]", Verdict.FAILED: "[red]✗[/]", Verdict.UNKNOWN: "[yellow]?[/]"}
-    console = Console()
+    marks = {Verdict.OK: ("✓", "green"), Verdict.FAILED: ("✗", "red"), Verdict.UNKNOWN: ("?", "yellow")}
+    console = new_console()
     is_well = True
     for outcome in run_checks(_joined_settings()):
-        console.print(f"{marks[outcome.verdict]} {outcome.name}：{escape(outcome.detail)}", soft_wrap=True)
+        console.print(Text.assemble(marks[outcome.verdict], f" {outcome.name}：{outcome.detail}"), soft_wrap=True)
         if outcome.remedy:
-            console.print(f"    → {outcome.remedy}", soft_wrap=True, markup=False)
+            console.print(f"    → {outcome.remedy}", soft_wrap=True)
         is_well = is_well and outcome.verdict is not Verdict.FAILED
     if not is_well:
         sys.exit(1)
@@ -590,18 +586,18 @@ def _joined_settings() -> "Settings":
 
 
 def _serve(*, stop_with_parent: bool, is_demo: bool, once: bool) -> int:
-    """Runs the stack and returns the exit code: 0 after an orderly end, 1 when windows failed, 128 + n after a signal before it was ready."""
-    from rich.console import Console
+    """Runs the stack and returns the exit code: 0 after an orderly end, 1 when a window or an event of the demo failed, 128 + n after a signal before it was ready."""
+    from rich.text import Text
 
     from zqyy_ai.devkit.demo import Demo, show_addresses
     from zqyy_ai.devkit.processes import StopRequested, StopSignals
     from zqyy_ai.devkit.stack import running_stack, uses_embedded_database, without_joined
-    from zqyy_ai.terminal import Narration
+    from zqyy_ai.terminal import Narration, new_console
 
     parent_pid = os.getppid() if stop_with_parent else None
     environment = without_joined(os.environ)
     settings = _settings(environment)
-    console: Console = Console()
+    console = new_console()
     narration = Narration(console)
     started = time.monotonic()
     exit_code = 0
@@ -619,7 +615,7 @@ def _serve(*, stop_with_parent: bool, is_demo: bool, once: bool) -> int:
                 else None
             )
             with running_stack(settings, environment, narration, signals, prepare=demo.prepare if demo else None) as stack:
-                console.print(f"[green]服务已就绪[/]（{time.monotonic() - started:.1f} 秒）")
+                console.print(Text.assemble(("服务已就绪", "green"), f"（{time.monotonic() - started:.1f} 秒）"))
                 if demo is not None:
                     exit_code = 0 if demo.play(stack) else 1
                 else:

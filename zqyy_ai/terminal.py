@@ -1,20 +1,22 @@
 """How the command line shows things: a line of narration, a prewarm's progress, its table. For the CLI and the demo; decides nothing."""
 
+import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from zqyy_ai.domain.apps import APPS
 from zqyy_ai.domain.business_clock import SHANGHAI
+from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.alert_messages import SEVERITY_TITLES, alert_title, app_title
 from zqyy_ai.engine.alert_messages import STATUS_TITLES as ALERT_STATUS_TITLES
-from zqyy_ai.engine.call_pauses import describe
 from zqyy_ai.engine.member_requests import BackfillPlan, BatchProgress, JobReport
 from zqyy_ai.engine.prewarm_requests import PrewarmProgress
 from zqyy_ai.engine.retention import Outcome
@@ -28,6 +30,7 @@ POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 30.0
 # How often a log file or a pipe gets a line, where a terminal has a moving bar.
 PLAIN_STEP_WINDOWS = 12
+_PIPE_COLUMNS = 200
 STATUS_TITLES = {
     "pending": "排队中",
     "running": "进行中",
@@ -38,6 +41,16 @@ STATUS_TITLES = {
 }
 
 
+def new_console(*, is_wide: bool = False) -> Console:
+    """The one way to a console: it prints what it is given letter by letter.
+
+    What comes from the database or from a person may look like markup (`[red]`, `[/]`) or an emoji's name (`:cat:`). Whoever wants colours
+    gives a style or a `Text`. `is_wide`: for tables whose cells shall stay whole where there is no terminal to fit them to.
+    """
+    # A pipe has no width: what is cut off there is lost.
+    return Console(markup=False, emoji=False, width=_PIPE_COLUMNS if is_wide and not sys.stdout.isatty() else None)
+
+
 class Narration:
     """Lines of narration on the terminal."""
 
@@ -45,7 +58,7 @@ class Narration:
         self._console = console
 
     def say(self, text: str) -> None:
-        self._console.print(f"[dim]·[/] {text}")
+        self._console.print(Text.assemble(("·", "dim"), f" {text}"))
 
 
 class PrewarmBar:
@@ -86,24 +99,37 @@ class PrewarmBar:
             self._console.print(f"门店 {self._site_id} 预热 {ended}/{progress.total} {detail}")
 
 
+class _Waiting:
+    """Says once why nothing goes on: what is known of it or, when nothing has moved for `PATIENCE_SECONDS`, where to look."""
+
+    def __init__(self, console: Console, whose: str, *, suspicion: str) -> None:
+        self._console = console
+        self._whose = whose
+        self._suspicion = f"仍在排队：{suspicion}"
+        self._idle_seconds = 0.0
+        self._told: str | None = None
+
+    def look(self, why: str | None, *, is_idle: bool) -> None:
+        """Once each `POLL_SECONDS`."""
+        self._idle_seconds = self._idle_seconds + POLL_SECONDS if is_idle else 0.0
+        if why is None and self._idle_seconds > PATIENCE_SECONDS:
+            why = self._suspicion
+        if why is not None and why != self._told:
+            self._console.print(f"{self._whose}：{why}", soft_wrap=True)
+            self._told = why
+
+
 def watch_prewarm(console: Console, site_id: int, read: Callable[[], PrewarmProgress], wait: Callable[[float], None]) -> PrewarmProgress:
     """Shows the progress until the prewarm is finished and returns its end. `wait` sleeps, and may raise to leave."""
-    told: str | None = None
-    waited_seconds = 0.0
+    waiting = _Waiting(console, f"门店 {site_id}", suspicion="请确认 Dagster 正在运行（zqyy-ai doctor），或该门店已有运行在进行")
     with PrewarmBar(console, site_id) as bar:
         while True:
             progress = read()
             bar.show(progress)
             if progress.finished:
                 return progress
-            why = progress.why_waiting
-            if why is None and progress.status == "pending" and waited_seconds >= PATIENCE_SECONDS:
-                why = "仍在排队：请确认 Dagster 正在运行（zqyy-ai doctor），或该门店已有运行在进行"
-            if why is not None and why != told:
-                console.print(f"门店 {site_id}：{why}", soft_wrap=True)
-                told = why
+            waiting.look(progress.why_waiting, is_idle=progress.status is JobStatus.PENDING)
             wait(POLL_SECONDS)
-            waited_seconds += POLL_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +165,8 @@ def outcome_table(outcomes: list[PrewarmOutcome]) -> Table:
 
 
 def watch_job(console: Console, read: Callable[[], JobReport], wait: Callable[[float], None]) -> JobReport:
-    """Waits until the job is at its end; says once what it waits for."""
-    told: str | None = None
-    waited_seconds = 0.0
+    """Waits until the job is at its end; says what it waits for. `wait` sleeps, and may raise to leave."""
+    waiting: _Waiting | None = None
     with console.status("排队中") as status:
         while True:
             report = read()
@@ -149,27 +174,30 @@ def watch_job(console: Console, read: Callable[[], JobReport], wait: Callable[[f
             if job.status.is_final:
                 return report
             status.update(STATUS_TITLES[job.status])
-            why = _why_waiting(report) if job.status == "pending" else None
-            if why is None and job.status == "pending" and waited_seconds >= PATIENCE_SECONDS:
-                why = "仍在排队：请确认 Dagster 正在运行（zqyy-ai doctor）"
-            if why is not None and why != told:
-                console.print(f"任务 {job.id}：{why}", soft_wrap=True)
-                told = why
+            waiting = waiting or _Waiting(console, f"任务 {job.id}", suspicion="请确认 Dagster 正在运行（zqyy-ai doctor）")
+            waiting.look(report.why_waiting, is_idle=job.status is JobStatus.PENDING)
             wait(POLL_SECONDS)
-            waited_seconds += POLL_SECONDS
 
 
-def _why_waiting(report: JobReport) -> str | None:
-    if report.pause is not None:
-        return describe(report.pause)
-    if report.job.not_before is None:
-        return None
-    return f"{report.job.not_before.astimezone(SHANGHAI):%m-%d %H:%M:%S} 之后重试：{report.job.error_message or ''}"
+def show_job_end(console: Console, report: JobReport) -> None:
+    """The answers of a job that is at its end, and what went wrong with it."""
+    for step in report.steps:
+        if step.result_json is not None:
+            console.print(f"{step.app_type} {step.target_id}：", style="bold", soft_wrap=True)
+            shown = {name: value for name, value in step.result_json.items() if not name.startswith("_")}
+            console.print(json.dumps(shown, ensure_ascii=False, indent=2), soft_wrap=True, highlight=False)
+    job = report.job
+    if job.status is not JobStatus.COMPLETED:
+        why = job.error_message or "没有记录原因"
+        console.print(f"任务 {job.id} {STATUS_TITLES[job.status]}：{why}；重试：zqyy-ai jobs retry {job.id}", style="red", soft_wrap=True)
+    elif not report.steps:
+        console.print("没有可询问的内容（没有到店、备注或未完成任务），未调用模型")
 
 
 def watch_batch(console: Console, read: Callable[[], BatchProgress], wait: Callable[[float], None]) -> BatchProgress:
-    """Shows a batch's progress until all of its jobs are at their end."""
-    told: str | None = None
+    """Shows a batch's progress until all of its jobs are at their end; says what they wait for. `wait` sleeps, and may raise to leave."""
+    waiting = _Waiting(console, "补跑", suspicion="请确认 Dagster 正在运行（zqyy-ai doctor）；事件与单个会员的任务先于补跑")
+    ended = 0
     plain: int | None = None
     with Progress(
         TextColumn("补跑"),
@@ -191,9 +219,8 @@ def watch_batch(console: Console, read: Callable[[], BatchProgress], wait: Calla
                 console.print(f"补跑 {progress.ended}/{progress.total} {detail}")
             if progress.ended >= progress.total:
                 return progress
-            if progress.why_waiting is not None and progress.why_waiting != told:
-                console.print(progress.why_waiting, soft_wrap=True, markup=False)
-                told = progress.why_waiting
+            waiting.look(progress.why_waiting, is_idle=not progress.is_running and progress.ended == ended)
+            ended = progress.ended
             wait(POLL_SECONDS)
 
 
@@ -229,7 +256,7 @@ def job_table(jobs: Sequence[TriggerJob]) -> Table:
             f"{progress.get('done', 0)}/{progress.get('total', 0)}" if progress else "",
             str(job.attempt),
             f"{job.created_at.astimezone(SHANGHAI):%m-%d %H:%M:%S}",
-            escape(job.error_message or ""),
+            job.error_message or "",
         )
     return table
 
@@ -240,7 +267,7 @@ def job_steps_table(steps: Sequence[JobStep]) -> Table:
         table.add_column(heading, overflow="fold")
     for step in steps:
         why = " ".join(part for part in (step.error_code, step.error_message) if part)
-        table.add_row(step.app_type, step.target_id, step.status, str(step.tokens_used or 0), str(step.latency_ms or 0), escape(why))
+        table.add_row(step.app_type, step.target_id, step.status, str(step.tokens_used or 0), str(step.latency_ms or 0), why)
     return table
 
 
@@ -293,12 +320,12 @@ def alert_table(alerts: list[StoredAlert]) -> Table:
             str(alert.id),
             ALERT_STATUS_TITLES[alert.status],
             SEVERITY_TITLES.get(alert.severity, alert.severity),
-            escape(alert_title(alert)),
+            alert_title(alert),
             str(alert.site_id or ""),
-            escape(app_title(alert.app_type) or ""),
+            app_title(alert.app_type) or "",
             str(alert.occurrences),
             f"{alert.last_seen_at.astimezone(SHANGHAI):%m-%d %H:%M}" if alert.last_seen_at else "",
-            escape(alert.message + reason),
+            alert.message + reason,
         )
     return table
 

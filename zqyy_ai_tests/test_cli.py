@@ -1,15 +1,19 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 from click.testing import CliRunner
+from psycopg import sql
 
 from zqyy_ai.cli import main
 from zqyy_ai.devkit import demo_data
@@ -129,6 +133,7 @@ def jobs_of(url: str) -> int:
         ("run-app app3 --site 1001 --member 1 --assistant 2", "--assistant"),
         ("backfill --site 4711 --members all", "4711"),
         ("backfill --site 1001 --members all --apps app3,app10", "app10"),
+        ("backfill --site 1001 --members all --apps ,", "没有指定应用"),
         ("backfill --site 1001 --members 12,x", "'x'"),
         ("backfill --site 1001 --members ,", "没有指定会员"),
         ("backfill --site 1001 --members 1,2,3", "没有会员 1、2、3"),
@@ -196,6 +201,132 @@ def test_run_app_registers_a_job_and_prints_what_the_application_answered(tmp_pa
     assert answer and not [name for name in answer if name.startswith("_")]
 
 
+@contextmanager
+def jobs_that_end_at_once(url: str, status: str, error_message: str | None = None) -> Iterator[None]:
+    """Each job written meanwhile is at its end already, as if a run had taken it."""
+    end = sql.SQL(
+        "CREATE FUNCTION end_at_once() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.status := {}; NEW.error_message := {}; RETURN NEW; END $$;"
+        " CREATE TRIGGER ends_at_once BEFORE INSERT ON biz.ai_trigger_jobs FOR EACH ROW EXECUTE FUNCTION end_at_once()"
+    ).format(status, error_message)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(end)
+        try:
+            yield
+        finally:
+            connection.execute("DROP FUNCTION end_at_once CASCADE")
+
+
+@pytest.mark.parametrize(
+    ("status", "error_message", "exit_code", "told"),
+    [
+        ("completed", None, 0, "没有可询问的内容"),
+        ("failed", "1 个步骤未完成:[red]x[/]", 1, "失败：1 个步骤未完成:[red]x[/]；重试：zqyy-ai jobs retry"),
+        ("partial", "[/] :cat:", 1, "部分完成：[/] :cat:；重试：zqyy-ai jobs retry"),
+        ("dead", "执行进程多次中断,已放弃", 1, "已放弃：执行进程多次中断,已放弃；重试：zqyy-ai jobs retry"),
+    ],
+)
+def test_run_app_tells_how_its_job_ended_and_exits_by_it(
+    tmp_path: Path, demo_url: str, status: str, error_message: str | None, exit_code: int, told: str
+) -> None:
+    command = f"run-app app7 --site 1001 --member {members_of(demo_url)[0]}"
+
+    with jobs_that_end_at_once(demo_url, status, error_message):
+        exited, out, err = run(*command.split(), home=tmp_path, ZQYY_DATABASE_URL=demo_url)
+
+    assert (exited, err) == (exit_code, "")
+    assert told in out
+    assert ("没有可询问的内容" in out) == (status == "completed")
+
+
+@pytest.mark.parametrize(
+    ("status", "error_message", "exit_code", "told"),
+    [
+        ("completed", None, 0, "失败 0"),
+        ("failed", "[red]x[/] [/]", 1, "[red]x[/] [/]\n未完成的任务：zqyy-ai jobs list"),
+        ("dead", "执行进程多次中断,已放弃", 1, "已放弃\n未完成的任务：zqyy-ai jobs list"),
+    ],
+)
+def test_a_backfill_exits_by_how_its_jobs_ended(
+    tmp_path: Path, demo_url: str, status: str, error_message: str | None, exit_code: int, told: str
+) -> None:
+    one, other = members_of(demo_url)[:2]
+    command = f"backfill --site 1001 --members {one},{other} --apps app3,"
+
+    with jobs_that_end_at_once(demo_url, status, error_message):
+        exited, out, err = run(*command.split(), home=tmp_path, ZQYY_DATABASE_URL=demo_url)
+
+    assert (exited, err) == (exit_code, "")
+    assert "补跑 2/2" in out
+    assert told in out
+
+
+def test_a_backfill_with_nothing_to_ask_makes_no_job_and_is_no_failure(tmp_path: Path, demo_url: str) -> None:
+    with psycopg.connect(demo_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO demo_dws.members (site_id, member_id, member_name) VALUES (1001, 77, '新客')")
+    before = jobs_of(demo_url)
+
+    exit_code, out, _ = run(*["backfill", "--site", "1001", "--members", "77"], home=tmp_path, ZQYY_DATABASE_URL=demo_url)
+
+    assert exit_code == 0
+    assert "没有需要生成的内容" in out
+    assert jobs_of(demo_url) == before
+
+
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts the tests may have it ignored
+from zqyy_ai.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "remains"),
+    [
+        ("run-app app7 --site 1001 --member {member}", r"任务 (\d+) 仍在，会被执行并产生费用；查看：zqyy-ai jobs show \1"),
+        (
+            "backfill --site 1001 --members {member} --apps app7",
+            "批次 .* 的任务仍在，会被执行并产生费用；查看：zqyy-ai jobs list --site 1001",
+        ),
+    ],
+    ids=["run-app", "backfill"],
+)
+def test_ctrl_c_says_that_the_job_remains_and_is_paid(tmp_path: Path, demo_url: str, command: str, remains: str) -> None:
+    before = jobs_of(demo_url)
+    arguments = command.format(member=members_of(demo_url)[0]).split()
+    environment = {**os.environ, "ZQYY_HOME": str(tmp_path), "ZQYY_DATABASE_URL": demo_url, "PYTHONUTF8": "1"}
+
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert any("已登记" in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert re.fullmatch(remains, err.strip()), err
+    assert jobs_of(demo_url) == before + 1
+
+
+def test_an_assistant_without_relation_is_refused_in_one_line_and_makes_no_job(tmp_path: Path, demo_url: str) -> None:
+    before = jobs_of(demo_url)
+    for app in ("app4", "app5"):
+        command = f"run-app {app} --site 1001 --member {members_of(demo_url)[0]} --assistant 7"
+
+        exit_code, out, err = run(*command.split(), home=tmp_path, ZQYY_DATABASE_URL=demo_url)
+
+        assert (exit_code, out) == (2, "")
+        assert "门店 1001 没有助教 7（ai_source.assistants）；" in err
+        assert len(err.splitlines()) == 1
+    assert jobs_of(demo_url) == before
+
+
+def test_the_help_of_a_backfill_names_the_setting_that_says_who_is_active(tmp_path: Path) -> None:
+    assert "ZQYY_ACTIVE_MEMBER_DAYS" in run("backfill", "--help", home=tmp_path)[1]
+
+
 def test_a_backfills_dry_run_tells_calls_tokens_and_minutes_and_makes_no_job(tmp_path: Path, demo_url: str) -> None:
     before = jobs_of(demo_url)
     command = "backfill --site 1001 --members active --apps app3,app7 --dry-run"
@@ -238,20 +369,23 @@ def test_jobs_are_listed_shown_and_retried(tmp_path: Path, database_url: str) ->
             " error_message) VALUES (%s, 'consumption', 1001, 7, '{}', %s, 'app3→app8→app7', 'consumption|1001|7|-|2026-04-20|live',"
             " '2026-04-20', %s)"
         )
-        connection.execute(add, [5001, "partial", "1 个步骤未完成 [x]"])
+        connection.execute(add, [5001, "partial", "1 个步骤未完成 [red]x[/]"])
         connection.execute(add, [5002, "completed", None])
 
     listed = jobs("list")[1]
-    assert all(part in listed for part in ("5001", "5002", "app3→app8→app7", "1 个步骤未完成 [x]"))
+    assert all(part in listed for part in ("5001", "5002", "app3→app8→app7", "1 个步骤未完成 [red]x[/]"))
     assert "5002" not in jobs("list", "--status", "partial", "--status", "failed")[1]
     assert jobs("list", "--member", "8")[1] == "没有这样的任务\n"
-    assert "5001" in jobs("show", "5001")[1]
+    shown = jobs("show", "5001")
+    assert shown[0] == 0
+    assert "5001" in shown[1] and "1 个步骤未完成 [red]x[/]" in shown[1]
 
     of_a_good_one = jobs("retry", "5002")
     retried = jobs("retry", "5001")
     again = jobs("retry", "5001")
 
     assert (of_a_good_one[0], retried[0], again[0]) == (2, 0, 2)
+    assert jobs("list", "--limit", "0")[0] == 2
     assert "completed" in of_a_good_one[2] and len(of_a_good_one[2].splitlines()) == 1
     assert "重试任务 5001" in retried[1]
     assert "已有重试" in again[2] and len(again[2].splitlines()) == 1

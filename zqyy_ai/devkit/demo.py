@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import LiteralString
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from zqyy_ai.devkit.demo_events import FiredEvent, await_ends, fire_events, show_answers, show_ends
@@ -89,7 +88,7 @@ class Demo:
             self._console.print()
             self._console.print(outcome_table([outcome]))
             if progress.error_message:
-                self._console.print(progress.error_message, style="red", markup=False)
+                self._console.print(progress.error_message, style="red")
             show_insights(self._console, sample_insights(database, self._site_id))
             are_events_good = self._show_events(database, fired, stack)
         show_addresses(self._console, stack.addresses, progress.run_id)
@@ -156,7 +155,7 @@ def show_insights(console: Console, insights: Iterable[Insight]) -> None:
     for heading in ("窗口", "标题", "内容"):
         table.add_column(heading, overflow="fold")
     for insight in insights:
-        table.add_row(insight.target_id, escape(insight.title), escape(insight.body))
+        table.add_row(insight.target_id, insight.title, insight.body)
     console.print(table)
 
 

@@ -12,7 +12,6 @@ from typing import Any, LiteralString
 import psycopg
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from zqyy_ai.domain.apps import APPS, AppType
@@ -194,7 +193,7 @@ def show_ends(console: Console, ends: list[EventEnd]) -> None:
             end.app_chain,
             f"{end.done} / {end.total}" if end.status is not None else "",
             "" if end.seconds is None else "当天已处理" if is_earlier else f"{end.seconds:.1f}",
-            escape(f"{status} {end.why}".strip()),
+            f"{status} {end.why}".strip(),
         )
     console.print(table)
 
@@ -219,13 +218,13 @@ def show_answers(console: Console, database: Database, site_id: int, ends: list[
     for app, target_id, answer in found:
         text = in_short(app, answer.result_json) if answer is not None else ""
         if text:
-            answers.add_row(APPS[app].title, target_id, escape(text))
+            answers.add_row(APPS[app].title, target_id, text)
     console.print(answers)
     table = Table(title="维客线索示例（member_retention_clue）", title_justify="left")
     for heading in ("会员", "类别", "线索", "提供者"):
         table.add_column(heading, overflow="fold")
     for clue in clues:
-        table.add_row(str(clue["member_id"]), clue["category"], escape(clue["summary"]), escape(clue["recorded_by_name"] or ""))
+        table.add_row(str(clue["member_id"]), clue["category"], clue["summary"], clue["recorded_by_name"] or "")
     console.print(table)
 
 

@@ -5,6 +5,7 @@ event types (`dws_completed`).
 """
 
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
@@ -130,11 +131,17 @@ def parse_event(name: EventName, payload: Any) -> Event:
     )
 
 
-def dedup_key(event_type: EventType, site_id: int, member_id: int | None, subject: str, business_date: Any, mode: str) -> str:
+def dedup_key(event_type: EventType, site_id: int, member_id: int | None, subject: str, business_date: date, mode: str) -> str:
     """What is one job: `consumption|1001|7|-|2026-04-20|live`; a site's own jobs name no member: `dws_completed|1001|-|2026-04-20|live`."""
     member = () if member_id is None else (str(member_id),)
     # A subject may hold the separator; whoever splits takes date and mode from the end.
     return "|".join((event_type.value, str(site_id), *member, subject, business_date.isoformat(), mode))
+
+
+def dedup_key_on(key: str, business_date: date) -> str:
+    """The same key for another business date."""
+    rest, _, mode = key.rsplit("|", 2)
+    return f"{rest}|{business_date.isoformat()}|{mode}"
 
 
 def _note(payload: dict[str, Any]) -> str:

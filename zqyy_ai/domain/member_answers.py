@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
 from zqyy_ai.domain.answers import Answer
 from zqyy_ai.domain.apps import AppType
-from zqyy_ai.domain.personal_numbers import mask_personal_numbers
+from zqyy_ai.domain.personal_numbers import INVISIBLE, mask_personal_numbers
 from zqyy_ai.domain.plain_text import plain_text
 
 _LONGEST_EMOJI = 8
@@ -53,7 +53,7 @@ def _only_symbols(value: Any) -> str:
         return ""
     kept = ""
     for character in value:
-        is_symbol = unicodedata.category(character) == "So" or ord(character) in _SKIN_TONES
+        is_symbol = (unicodedata.category(character) == "So" and not INVISIBLE.match(character)) or ord(character) in _SKIN_TONES
         if is_symbol or (kept and character in _JOINERS):
             kept += character
     return kept[:_LONGEST_EMOJI].rstrip("\u200d")

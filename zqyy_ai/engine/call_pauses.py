@@ -55,3 +55,8 @@ def pause_in_force(database: Database) -> CallPause | None:
 def describe(pause: CallPause) -> str:
     """For operators: since when, by whom and why."""
     return f"{pause.paused_at.astimezone(SHANGHAI):%Y-%m-%d %H:%M:%S} 由 {pause.paused_by} 暂停全部模型调用,原因:{pause.reason}"
+
+
+def why_held(pause: CallPause) -> str:
+    """What holds a job, and how to let it go on."""
+    return f"{describe(pause)};恢复:zqyy-ai resume"

@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -36,7 +36,7 @@ LARGEST_PAYLOAD_BYTES = 256 * 1024
 # An inbox that nobody has emptied for so long is not worked off behind people's backs, for money.
 OLDEST_MEMBER_EVENT = timedelta(days=7)
 # Kept in a job's payload by us; a caller's fields of these names are dropped.
-OWN_PAYLOAD_FIELDS = ("etl_run_ids", "given_up", "done_by_job")
+OWN_PAYLOAD_FIELDS = ("etl_run_ids", "given_up", "done_by_job", "assistant_ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,18 @@ class _Standing:
     """A job of one key, there already (`job_id`) or made by this batch (`new`)."""
 
     is_mergeable: bool
+    payload: dict[str, Any]
+    app_chain: str
     job_id: int | None = None
     new: int | None = None
+
+    def merge(self, job: NewJob) -> None:
+        """The newest words count, and each assistant whom one of the events names is served: the job reads its payload when it begins."""
+        served = [*_assistants_of(self.payload), *_assistants_of(job.payload)]
+        self.payload = self.payload | job.payload
+        if served:
+            self.payload |= {"has_assistant": True, "assistant_id": served[-1], "assistant_ids": list(dict.fromkeys(served))}
+        self.app_chain = max(self.app_chain, job.app_chain, key=len)
 
 
 @dataclass(slots=True)
@@ -244,25 +254,38 @@ class _Intake:
         if not wanted:
             return IntakeCount()
         by_key: dict[str, list[_Standing]] = {}
-        for job in trigger_jobs.standing_jobs(self.connection, {event.key for event in wanted}):
-            # One that was begun and sent back takes its own answers again, whatever the data say now.
-            has_begun = job.attempt > 0 or job.sent_back_count > 0
-            mergeable = job.status is JobStatus.PENDING and not job.is_forced and not has_begun
-            by_key.setdefault(job.dedup_key or "", []).append(_Standing(mergeable, job_id=job.id))
+        standing_jobs = trigger_jobs.standing_jobs(self.connection, {event.key for event in wanted})
+        # One that was begun and sent back takes its own answers again, whatever the data say now.
+        waiting = [job.id for job in standing_jobs if job.status is JobStatus.PENDING and job.attempt == 0 and job.sent_back_count == 0]
+        # No run claims these before this transaction ends: what merges into a job is read when it begins.
+        locked = trigger_jobs.lock_waiting(self.connection, waiting)
+        for job in standing_jobs:
+            mergeable = job.id in locked and not job.is_forced
+            by_key.setdefault(job.dedup_key or "", []).append(_Standing(mergeable, job.payload, job.app_chain or "", job_id=job.id))
         new: list[NewJob] = []
         taken: list[tuple[int, _Standing]] = []
         duplicates: list[_Standing] = []
+        merged: dict[str, _Standing] = {}
         for event in wanted:
             present = by_key.setdefault(event.key, [])
             standing = None if event.job.is_forced else _standing_for(present, event.policy)
             if standing is None:
-                standing = _Standing(not event.job.is_forced, new=len(new))
+                standing = _Standing(not event.job.is_forced, event.job.payload, event.job.app_chain, new=len(new))
                 new.append(event.job)
                 present.append(standing)
             else:
                 duplicates.append(standing)
+                if standing.is_mergeable:
+                    standing.merge(event.job)
+                    if standing.new is not None:
+                        new[standing.new] = replace(new[standing.new], payload=standing.payload, app_chain=standing.app_chain)
+                    else:
+                        merged[event.key] = standing
             taken.append((event.event_id, standing))
         new_ids = trigger_jobs.add_all(self.connection, new)
+        trigger_jobs.merge_events(
+            self.connection, {_id_of(standing, []): (standing.payload, standing.app_chain) for standing in merged.values()}
+        )
         trigger_jobs.count_duplicates(self.connection, Counter(_id_of(standing, new_ids) for standing in duplicates))
         events.mark_all_handled(self.connection, [(event_id, _id_of(standing, new_ids)) for event_id, standing in taken])
         return IntakeCount(accepted=len(new), duplicates=len(duplicates))
@@ -297,6 +320,13 @@ def _id_of(standing: _Standing, new_ids: list[int]) -> int:
 def _standing_for(present: Iterable[_Standing], policy: DedupPolicy) -> _Standing | None:
     """`business_day`: the first job of the day, whatever became of it. `coalesce`: one that has not started, and so has not read the data."""
     return next((standing for standing in present if standing.is_mergeable or policy is DedupPolicy.BUSINESS_DAY), None)
+
+
+def _assistants_of(payload: dict[str, Any]) -> list[int]:
+    """Whom a job's payload says that App4 and App5 serve; nobody, where a consumption names one without `has_assistant`."""
+    if payload.get("has_assistant") is not True or payload.get("assistant_id") is None:
+        return []
+    return list(payload.get("assistant_ids") or [payload["assistant_id"]])
 
 
 def _payload(event: InboxEvent) -> Any:

@@ -135,6 +135,8 @@ def _apps_named(payload: dict[str, Any]) -> tuple[AppType, ...]:
 
 
 def _assistants(payload: dict[str, Any], *, is_event: bool) -> tuple[int, ...] | None:
+    if isinstance(merged := payload.get("assistant_ids"), list):
+        return tuple(map(int, merged))
     assistant_id = payload.get("assistant_id")
     if assistant_id is None:
         return () if is_event else None
@@ -177,8 +179,8 @@ class MemberChain:
         self._steps: list[MemberStep] | None = None
         self._data: MemberData | None = None
         self._own_answers: dict[tuple[str, str], int] = {}
-        self._claim: StepClaim | None = None
-        self._claim_token = uuid4()
+        self._claim = StepClaim(CHAIN_CLAIM, work.site.site_id, str(work.member_id), uuid4())
+        self._has_claim = False
         self._has_new_answer = False
         self._seconds_left = engine.settings.chain_timeout_seconds
 
@@ -195,22 +197,21 @@ class MemberChain:
         return self.failure is not None or self.is_lost or (self._steps is not None and len(self.outcomes) >= len(self._steps))
 
     def may_begin(self) -> bool:
-        """Whether it is this chain's turn at its member. False while another chain of the member is under way."""
-        if self._claim is None:
-            work, worker = self.work, self._engine.worker
-            self._claim = self._engine.database.patiently(
-                lambda connection: step_claims.take(
-                    connection,
-                    CHAIN_CLAIM,
-                    work.site.site_id,
-                    str(work.member_id),
-                    worker_id=worker.id,
-                    lease=worker.lease,
-                    token=self._claim_token,
+        """Whether it is this chain's turn at its member. False while another chain of the member is under way.
+
+        A chain whose job has become somebody else's while it waited is lost, and does nothing more.
+        """
+        if not self._has_claim and not self.is_lost:
+            job, worker = self.work.job, self._engine.worker
+            taken = self._engine.database.patiently(
+                lambda connection: step_claims.take_for_job(
+                    connection, self._claim, worker_id=worker.id, lease=worker.lease, job_id=job.id, fencing_token=job.fencing_token
                 ),
                 in_one_transaction=False,
             )
-        return self._claim is not None
+            self._has_claim = bool(taken)
+            self.is_lost = taken is None
+        return self._has_claim or self.is_lost
 
     def advance(self) -> StepOutcome | None:
         """Does the next step and returns its outcome; None when the chain is over, or there was nothing to do in it.
@@ -218,6 +219,8 @@ class MemberChain:
         What is raised here ends the chain; the steps that it has done stay done.
         """
         try:
+            if self.is_lost:
+                return None
             if self._steps is None:
                 self._read()
             assert self._steps is not None
@@ -255,8 +258,7 @@ class MemberChain:
     def end(self) -> None:
         """Lets the member go. Safe to repeat."""
         # By its token, also where it is not known to be ours: the confirmation may have been lost.
-        claim = StepClaim(CHAIN_CLAIM, self.site_id, str(self.work.member_id), self._claim_token)
-        self._engine.database.write_surely(lambda connection: step_claims.end(connection, claim), in_one_transaction=False)
+        self._engine.database.write_surely(lambda connection: step_claims.end(connection, self._claim), in_one_transaction=False)
 
     def _read(self) -> None:
         work = self.work
@@ -308,7 +310,10 @@ class MemberChain:
         """What to ask, or the result when there is nothing to ask."""
         work, app = self.work, APPS[step.app_type]
         target_id = _target_id(step, work.member_id)
-        if work.only_missing and (valid := self._latest(app, target_id)) is not None:
+        own_cache_id = self._own_answers.get((app.cache_type, target_id))
+        valid = self._latest(app, target_id) if work.only_missing else None
+        # What the job itself has brought is taken over by its step: that also writes clues which could not be written before.
+        if valid is not None and valid.id != own_cache_id:
             return StepResult(
                 StepStatus.REUSED, valid.result_json, cache_id=valid.id, run_log_id=valid.run_log_id, expires_at=valid.expires_at
             )
@@ -316,7 +321,8 @@ class MemberChain:
         if prompt.text is None:
             return StepResult(StepStatus.SKIPPED, error_code="nothing_to_ask", error_message=prompt.nothing_to_ask)
         # What an earlier round paid for is this chain's own, unless a new answer came before it in the chain.
-        own_cache_id = None if self._has_new_answer else self._own_answers.get((app.cache_type, target_id))
+        if self._has_new_answer and not work.only_missing:
+            own_cache_id = None
         return StepRequest(
             app=app,
             site=work.site,
@@ -330,6 +336,7 @@ class MemberChain:
             hashed_prompt=prompt.hashed_text,
             reuse_not_before=work.reuse_not_before,
             own_cache_id=own_cache_id,
+            within=self._claim,
             beside=self._write_clues if step.app_type is AppType.CONSOLIDATION else None,
             trigger_job_id=work.job.id,
             member_id=work.member_id,
@@ -367,9 +374,11 @@ class MemberChain:
 
     def _latest(self, app: App, target_id: str) -> cache.CachedAnswer | None:
         now = self._engine.clock.now()
-        return self._engine.database.patiently(
+        found = self._engine.database.patiently(
             lambda connection: cache.get_latest(connection, app.cache_type, self.site_id, target_id, now=now), in_one_transaction=False
         )
+        # Another writer's row of another shape is no answer.
+        return found if found is not None and isinstance(found.result_json, dict) else None
 
     def _former(self, app_type: AppType, target_id: str) -> FormerAnswer | None:
         """The newest valid answer: this chain's own where it has just brought one. What another job has written since is never gone behind."""
@@ -381,7 +390,11 @@ class MemberChain:
             lambda connection: cache.get_history(connection, app.cache_type, self.site_id, target_id), in_one_transaction=False
         )
         # A placeholder of another writer says nothing.
-        return [FormerAnswer(row.result_json, row.created_at) for row in rows if row.status != "generating"]
+        return [
+            FormerAnswer(row.result_json, row.created_at)
+            for row in rows
+            if row.status != "generating" and isinstance(row.result_json, dict)
+        ]
 
     def _write_clues(self, connection: Connection, result: dict[str, Any]) -> None:
         stored = [

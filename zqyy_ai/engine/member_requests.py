@@ -3,7 +3,8 @@
 Everything asked for is a row in `biz.ai_trigger_jobs`; the run that takes members' jobs does it. Nothing is run here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
@@ -11,16 +12,20 @@ from uuid import UUID, uuid4
 from zqyy_ai.domain.apps import APPS, AppType
 from zqyy_ai.domain.business_clock import SHANGHAI, Clock, SystemClock, business_date_at
 from zqyy_ai.domain.errors import InvalidRequest
-from zqyy_ai.domain.events import ASSISTANT_APPS, MEMBER_APPS, EventType, chain_text, dedup_key
+from zqyy_ai.domain.events import ASSISTANT_APPS, MEMBER_APPS, EventType, chain_text, dedup_key, dedup_key_on
 from zqyy_ai.domain.jobs import UNSUCCESSFUL, JobStatus
 from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext
-from zqyy_ai.engine.call_pauses import describe
+from zqyy_ai.engine.call_pauses import why_held
 from zqyy_ai.guards.call_pauses import CallPause, pause_in_force
+from zqyy_ai.prompts.note import LONGEST_NOTE
+from zqyy_ai.prompts.untrusted_text import untrusted
 from zqyy_ai.settings import Settings
 from zqyy_ai.store import cache, run_logs, sites, trigger_jobs
 from zqyy_ai.store.database import Connection, Database
+from zqyy_ai.store.run_logs import UsualCall
+from zqyy_ai.store.sites import Site
 from zqyy_ai.store.trigger_jobs import NewJob, TriggerJob
-from zqyy_ai.warehouse.members import count_askable, known_members, members_of_site
+from zqyy_ai.warehouse.members import known_assistants, known_members, load_member, members_of_site, read_askable
 
 # A person waits for it; events come next, and backfills take what is left.
 RUN_APP_PRIORITY = 10
@@ -30,6 +35,7 @@ _HISTORY = timedelta(days=30)
 # Before there is any history of calls.
 _USUAL_PROMPT_TOKENS = 2500
 _USUAL_CALL_SECONDS = 30.0
+_APPS_TO_CHOOSE = f"可用 {'、'.join(app.value for app in MEMBER_APPS)}（或 app3 这样的简称），或 all"
 
 
 def request_app(
@@ -44,8 +50,8 @@ def request_app(
 ) -> int:
     """Makes a forced job that asks one application anew (it is paid) and returns its id.
 
-    Raises InvalidRequest for an unknown or closed site, an unknown member, an application that has no members, or an assistant that the
-    application does not ask about.
+    Raises InvalidRequest for an unknown or closed site, an unknown member, an application that has no members, an assistant where the
+    application does not ask about one, or one who is not of the site or has nothing to do with the member.
     """
     if app_type not in MEMBER_APPS:
         raise InvalidRequest(f"{app_type.value} 不是会员应用；财务窗口请用 zqyy-ai prewarm")
@@ -57,6 +63,8 @@ def request_app(
     with database.transaction() as connection:
         site = sites.get_site(connection, site_id)
         _refuse_unknown(connection, site_id, [member_id])
+        if assistant_id is not None:
+            _refuse_unrelated(connection, site, member_id, assistant_id)
         business_date = runtime_context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
         subject = f"{app_type.value}:{assistant_id or '-'}"
         return trigger_jobs.add(
@@ -103,7 +111,7 @@ def retry_job(database: Database, job_id: int) -> int:
                 site_id=job.site_id,
                 member_id=job.member_id,
                 business_date=business_date,
-                dedup_key=job.dedup_key.replace(f"|{job.business_date.isoformat()}|", f"|{business_date.isoformat()}|"),
+                dedup_key=dedup_key_on(job.dedup_key, business_date),
                 app_chain=job.app_chain or "",
                 payload={name: value for name, value in job.payload.items() if name not in left_out},
                 is_forced=True,
@@ -120,7 +128,8 @@ def retry_job(database: Database, job_id: int) -> int:
 class BackfillPlan:
     """What a backfill would do: at most so many calls, tokens and minutes. Unchanged input is reused and costs nothing of it.
 
-    `calls_by_app` counts only targets that have something to ask about; with `only_missing`, those without a valid answer.
+    `calls_by_app` counts only targets that have something to ask about; with `only_missing`, those without a valid answer. `minutes` is the
+    greatest of what the calls take side by side, what the longest chain of one member takes, and what the site's rate lets through.
     """
 
     site_id: int
@@ -137,54 +146,98 @@ class BackfillPlan:
 
 
 def wanted_apps(wanted: Iterable[str]) -> tuple[AppType, ...]:
-    """Member applications out of what a person typed: `app3_clue`, `app3` or `all`, separated by commas; in the chains' order."""
+    """Member applications out of what a person typed: `app3_clue`, `app3` or `all`, separated by commas; in the chains' order.
+
+    A comma too many is no matter. Raises InvalidRequest for an unknown name, and where there is none.
+    """
     by_name = {app.value: app for app in MEMBER_APPS} | {app.value.partition("_")[0]: app for app in MEMBER_APPS}
     found: set[AppType] = set()
-    for name in (part.strip() for text in wanted for part in text.split(",")):
+    for name in (part.strip() for text in wanted for part in text.split(",") if part.strip()):
         if name == "all":
             found |= set(MEMBER_APPS)
         elif name in by_name:
             found.add(by_name[name])
         else:
-            raise InvalidRequest(f"应用 {name!r} 无效：可用 {'、'.join(app.value for app in MEMBER_APPS)}（或 app3 这样的简称），或 all")
+            raise InvalidRequest(f"应用 {name!r} 无效：{_APPS_TO_CHOOSE}")
+    if not found:
+        raise InvalidRequest(f"没有指定应用：{_APPS_TO_CHOOSE}")
     return tuple(app for app in MEMBER_APPS if app in found)
 
 
 def plan_backfill(
     database: Database, settings: Settings, site_id: int, apps: tuple[AppType, ...], members: str, *, only_missing: bool
 ) -> BackfillPlan:
-    """`members` is `active` (visited in the last 180 days), `all`, or ids separated by commas. Raises InvalidRequest for what can't be meant."""
+    """What `apps` would take for `members`: `active`, `all`, or ids separated by commas. Writes nothing.
+
+    `active` are those whose card is not closed and who came in the last `settings.active_member_days` days, `all` those whose card is not
+    closed; a member who is named may have left. Raises InvalidRequest for an unknown or closed site, members that the site does not have,
+    and text that names none.
+    """
     now = SystemClock().now()
     with database.autocommit() as connection:
         sites.get_site(connection, site_id)
-        member_ids = _wanted_members(connection, site_id, members, active_since=now - timedelta(days=settings.active_member_days))
-        askable = count_askable(connection, site_id, member_ids)
-        targets = {
-            AppType.CLUE: {str(member) for member in askable.visited},
-            AppType.NOTE: {str(member) for member in askable.noted},
-            AppType.CONSOLIDATION: {str(member) for member in askable.visited | askable.noted},
-            AppType.CUSTOMER: {str(member) for member in member_ids},
-        }
-        served = {f"{assistant}_{member}" for member, assistant in askable.open_tasks}
-        targets |= dict.fromkeys(ASSISTANT_APPS, served)
-        missing = {app: targets[app] for app in apps}
-        if only_missing:
-            missing = {
-                app: wanted - cache.valid_target_ids(connection, APPS[app].cache_type, site_id, now=now) for app, wanted in missing.items()
-            }
+        wanted = _wanted_members(connection, site_id, members, active_since=now - timedelta(days=settings.active_member_days))
+        asked = _asked_targets(connection, site_id, wanted, apps, only_missing=only_missing, now=now)
         usual = run_logs.usual_calls(connection, since=now - _HISTORY)
-    # The member's id ends each target. Who has nothing to be asked about needs no job.
-    asked = {int(target.rpartition("_")[2]) for wanted in missing.values() for target in wanted}
-    member_ids = [member for member in member_ids if member in asked]
-    calls_by_app = {app: len(wanted) for app, wanted in missing.items()}
-    tokens, seconds = 0.0, 0.0
-    for app, calls in calls_by_app.items():
-        known = usual.get(app.value)
-        tokens += calls * (known.tokens if known else _USUAL_PROMPT_TOKENS + APPS[app].overhead_tokens + APPS[app].largest_output_tokens)
-        seconds += calls * (known.seconds if known else _USUAL_CALL_SECONDS)
-    calls = sum(calls_by_app.values())
-    minutes = max(seconds / settings.llm_concurrency / 60, (calls - settings.site_calls_burst) / settings.site_calls_per_minute, 0.0)
-    return BackfillPlan(site_id, apps, tuple(member_ids), only_missing, calls_by_app, round(tokens), minutes)
+    calls = sum(len(targets) for targets in asked.values())
+    tokens = 0.0
+    seconds_by_member: defaultdict[int, float] = defaultdict(float)
+    for app, targets in asked.items():
+        each = usual.get(app.value) or UsualCall(
+            tokens=_USUAL_PROMPT_TOKENS + APPS[app].overhead_tokens + APPS[app].largest_output_tokens, seconds=_USUAL_CALL_SECONDS
+        )
+        tokens += len(targets) * each.tokens
+        for target in targets:
+            seconds_by_member[_member_of(target)] += each.seconds
+    seconds = max(
+        sum(seconds_by_member.values()) / settings.llm_concurrency,
+        # A member's steps are one after another, however many calls may be made at once.
+        max(seconds_by_member.values(), default=0.0),
+        (calls - settings.site_calls_burst) / settings.site_calls_per_minute * 60,
+    )
+    # Who has nothing to be asked about needs no job.
+    member_ids = tuple(member for member in wanted if member in seconds_by_member)
+    calls_by_app = {app: len(targets) for app, targets in asked.items()}
+    return BackfillPlan(site_id, apps, member_ids, only_missing, calls_by_app, round(tokens), seconds / 60)
+
+
+def _asked_targets(
+    connection: Connection, site_id: int, member_ids: Sequence[int], apps: Collection[AppType], *, only_missing: bool, now: datetime
+) -> dict[AppType, set[str]]:
+    """The targets for which each application's step would find something to ask about, as its prompt decides it (`prompts/`).
+
+    What an application brings counts for those after it in the chain, though it may turn out to hold no clue.
+    """
+    askable = read_askable(connection, site_id, member_ids)
+    members = {str(member) for member in member_ids}
+    visited = {str(member) for member in askable.visited}
+    assigned = {f"{assistant}_{member}" for member, assistant in askable.open_tasks}
+
+    def with_clues(app: AppType) -> set[str]:
+        return asked.get(app, set()) | (members & cache.targets_with_clues(connection, APPS[app].cache_type, site_id, now=now))
+
+    asked: dict[AppType, set[str]] = {}
+    for app in (app for app in MEMBER_APPS if app in apps):
+        match app:
+            case AppType.CLUE:
+                targets = visited
+            case AppType.NOTE:
+                targets = {str(member) for member, content in askable.newest_notes.items() if untrusted(content, LONGEST_NOTE)}
+            case AppType.CONSOLIDATION:
+                targets = with_clues(AppType.CLUE) | with_clues(AppType.NOTE)
+            case AppType.CUSTOMER:
+                targets = visited | {str(member) for member, _ in askable.open_tasks} | with_clues(AppType.CONSOLIDATION)
+            case _:
+                targets = assigned
+        if only_missing:
+            targets = targets - cache.valid_target_ids(connection, APPS[app].cache_type, site_id, now=now)
+        asked[app] = targets
+    return asked
+
+
+def _member_of(target_id: str) -> int:
+    """The member's id ends each target."""
+    return int(target_id.rpartition("_")[2])
 
 
 def request_backfill(database: Database, plan: BackfillPlan) -> UUID:
@@ -243,12 +296,16 @@ class BatchProgress:
         return self.jobs_by_status.get(JobStatus.COMPLETED, 0) == self.total
 
     @property
+    def is_running(self) -> bool:
+        return bool(self.jobs_by_status.get(JobStatus.RUNNING))
+
+    @property
     def why_waiting(self) -> str | None:
-        """Why nothing goes on, and until when; None while something does."""
-        if self.jobs_by_status.get(JobStatus.RUNNING):
+        """Why nothing goes on, and until when; None while something does, or when it is simply the jobs' turn to come."""
+        if self.is_running:
             return None
         if self.pause is not None:
-            return describe(self.pause)
+            return why_held(self.pause)
         if self.not_before is None:
             return None
         return f"{self.not_before.astimezone(SHANGHAI):%m-%d %H:%M:%S} 之后继续：{self.error_message or ''}"
@@ -280,6 +337,17 @@ class JobReport:
     job: TriggerJob
     steps: list[run_logs.JobStep]
     pause: CallPause | None
+
+    @property
+    def why_waiting(self) -> str | None:
+        """Why the job waits in the queue, and until when; None when it is simply its turn to come."""
+        if self.job.status is not JobStatus.PENDING:
+            return None
+        if self.pause is not None:
+            return why_held(self.pause)
+        if self.job.not_before is None or self.job.not_before <= SystemClock().now():
+            return None
+        return f"{self.job.not_before.astimezone(SHANGHAI):%m-%d %H:%M:%S} 之后重试：{self.job.error_message or ''}"
 
 
 def job_report(database: Database, job_id: int) -> JobReport:
@@ -313,3 +381,18 @@ def _refuse_unknown(connection: Connection, site_id: int, member_ids: Sequence[i
     if unknown:
         named = "、".join(map(str, unknown[:10])) + (" 等" if len(unknown) > 10 else "")
         raise InvalidRequest(f"门店 {site_id} 没有会员 {named}（ai_source.members）")
+
+
+def _refuse_unrelated(connection: Connection, site: Site, member_id: int, assistant_id: int) -> None:
+    """What App4 and App5 say of two who have nothing to do with each other is paid and worth nothing."""
+    related = load_member(connection, site.site_id, site.site_name, member_id).assistants
+    if assistant_id in related:
+        return
+    if known_assistants(connection, site.site_id, [assistant_id]):
+        why = f"助教 {assistant_id} 与会员 {member_id} 没有关系（没有服务过，也没有未完成的任务）"
+    else:
+        why = f"门店 {site.site_id} 没有助教 {assistant_id}（ai_source.assistants）"
+    choice = (
+        f"请改为与该会员有关的助教 {'、'.join(map(str, sorted(related)))}" if related else "该会员还没有相关的助教，请核对助教与会员的编号"
+    )
+    raise InvalidRequest(f"{why}；{choice}")

@@ -10,7 +10,7 @@ from zqyy_ai.domain.errors import InvalidRequest
 from zqyy_ai.domain.events import EventName
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext
-from zqyy_ai.engine.call_pauses import describe
+from zqyy_ai.engine.call_pauses import why_held
 from zqyy_ai.engine.intake import take_in
 from zqyy_ai.guards.call_pauses import CallPause, pause_in_force
 from zqyy_ai.store import events, sites, trigger_jobs
@@ -40,7 +40,7 @@ class PrewarmProgress:
         if self.status is not JobStatus.PENDING:
             return None
         if self.pause is not None:
-            return describe(self.pause)
+            return why_held(self.pause)
         if self.not_before is None:
             return None
         return f"{self.not_before.astimezone(SHANGHAI):%H:%M:%S} 之后重试:{self.error_message or ''}"

@@ -28,7 +28,7 @@ from zqyy_ai.domain.business_clock import Clock
 from zqyy_ai.domain.call_failures import BudgetEffect, FailureRule, RetryRule
 from zqyy_ai.domain.errors import ClaimLost, GuardRefusal
 from zqyy_ai.domain.number_check import NUMBER_CHECK, check_insights
-from zqyy_ai.domain.personal_numbers import mask_personal_numbers
+from zqyy_ai.domain.personal_numbers import mask_personal_numbers_in_json
 from zqyy_ai.engine import call_alerts
 from zqyy_ai.engine.worker import Worker
 from zqyy_ai.guards.breaker import BreakerGuard, Permit
@@ -88,9 +88,10 @@ class StepRequest:
 
     `facts`: what the prompt holds, for the check of the answer's numbers; without them an answer is not checked.
     `hashed_prompt`: the prompt without what may change and still ask the same (former answers); the prompt itself unless given.
-    `reuse_not_before` bars the reuse of answers older than that moment (`regenerate`). `own_cache_id`: an answer that this very job has paid
-    for before; it is taken whatever its input was, or a newer one of another job in its place. `beside` writes what belongs to the answer, in its transaction and behind a savepoint:
-    where it can't be written, the answer stays and the step has failed.
+    `reuse_not_before` bars the reuse of answers older than that moment (`regenerate`). `own_cache_id`: an answer that this very job has
+    paid for before; it is taken whatever its input was, or a newer one of another job in its place. `beside` writes what belongs to the
+    answer, in its transaction and behind a savepoint: where it can't be written, the answer stays and the step has failed. `within`: the claim on what the
+    step is a part of (its member's chain); who has lost that sends nothing any more.
     """
 
     app: App
@@ -108,6 +109,7 @@ class StepRequest:
     reuse_not_before: datetime | None = None
     own_cache_id: int | None = None
     beside: Callable[[Connection, dict[str, Any]], object] | None = None
+    within: StepClaim | None = None
     trigger_job_id: int | None = None
     member_id: int | None = None
     assistant_id: int | None = None
@@ -192,8 +194,9 @@ class GuardedStep:
     def run(self, request: StepRequest) -> StepResult:
         """Never raises for what can be expected of guards and models; a database that is gone, or a bug, does raise."""
         input_hash = self._input_hash(request)
+        give_up_waiting_at = time.monotonic() + self._settings.guard_wait_seconds
         try:
-            claim = self._claim(request)
+            claim = self._claim(request, give_up_waiting_at)
         except GuardRefusal as refusal:
             return self._refused(request, refusal, input_hash)
         try:
@@ -201,7 +204,7 @@ class GuardedStep:
             if result is None and request.fixed_answer is not None:
                 result = self._write_fixed_answer(request, claim, input_hash)
             if result is None:
-                result = self._ask(request, claim, input_hash)
+                result = self._ask(request, claim, input_hash, give_up_waiting_at)
         except ClaimLost as lost:
             # Lost to another worker; or written by this one, and only the confirmation got lost with the connection.
             return self._written_after_all(request, input_hash) or StepResult(
@@ -226,9 +229,8 @@ class GuardedStep:
             parts = (self._settings.app_id(app), self._settings.app_revision(app), request.hashed_prompt or request.prompt)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
-    def _claim(self, request: StepRequest) -> StepClaim:
+    def _claim(self, request: StepRequest, deadline: float) -> StepClaim:
         """Waits for its turn at the target. Raises GuardRefusal (`target_busy`) when the turn does not come in time."""
-        deadline = time.monotonic() + self._settings.guard_wait_seconds
         token = uuid4()
         while True:
             claim = self._database.patiently(
@@ -294,7 +296,7 @@ class GuardedStep:
         # The job's own answer, or a newer one that another job has written since: the target is answered, and not paid again.
         is_own = request.own_cache_id is not None and found.id >= request.own_cache_id
         is_equal = found.input_hash == input_hash or is_own
-        return is_equal and found.created_at >= oldest
+        return is_equal and found.created_at >= oldest and isinstance(found.result_json, dict)
 
     def _write_fixed_answer(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult:
         assert request.fixed_answer is not None
@@ -309,8 +311,11 @@ class GuardedStep:
 
     # Calls
 
-    def _ask(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult:
-        """Calls until there is an answer, no retry is allowed, or the step's time is used up. Waiting at guards costs none of it."""
+    def _ask(self, request: StepRequest, claim: StepClaim, input_hash: str, give_up_waiting_at: float) -> StepResult:
+        """Calls until there is an answer, no retry is allowed, or the step's time is used up. Waiting at guards costs none of it.
+
+        All waits of a step are bounded together: one that waits for as long at each guard would look stuck.
+        """
         # What the first call costs beforehand is not spent between the mark that the call leaves and its leaving.
         self._client.prepare()
         time_left = self._settings.step_timeout_seconds
@@ -320,7 +325,7 @@ class GuardedStep:
         backoff_seconds = _FIRST_BACKOFF_SECONDS
         while True:
             try:
-                call = self._call_once(request, claim, input_hash, time_left, was_throttled=was_throttled)
+                call = self._call_once(request, claim, input_hash, time_left, give_up_waiting_at, was_throttled=was_throttled)
             except GuardRefusal as refusal:
                 if refusal.reason in _LOST_BEFORE_SENDING and admissions_lost < _MOST_ADMISSIONS_LOST:
                     admissions_lost += 1
@@ -346,11 +351,20 @@ class GuardedStep:
                 continue
             return self._write_answer(request, claim, input_hash, call, calls + 1, tokens + call.charged_tokens)
 
-    def _call_once(self, request: StepRequest, claim: StepClaim, input_hash: str, timeout_seconds: float, *, was_throttled: bool) -> _Call:
+    def _call_once(
+        self,
+        request: StepRequest,
+        claim: StepClaim,
+        input_hash: str,
+        timeout_seconds: float,
+        give_up_waiting_at: float,
+        *,
+        was_throttled: bool,
+    ) -> _Call:
         """At most one POST, settled and logged whatever comes of it. Raises GuardRefusal before it, _CallEnded after it."""
         assert request.prompt is not None
         app = request.app
-        longest_wait = timedelta(seconds=self._settings.guard_wait_seconds)
+        longest_wait = timedelta(seconds=max(0.0, give_up_waiting_at - time.monotonic()))
         estimate = estimate_tokens(request.prompt, overhead_tokens=app.overhead_tokens, largest_output_tokens=app.largest_output_tokens)
         token = uuid4()
         may_be_reserved = False
@@ -382,6 +396,7 @@ class GuardedStep:
         except GuardRefusal:
             self._release(permit, reservation)
             raise
+        longest_wait = timedelta(seconds=max(0.0, give_up_waiting_at - time.monotonic()))
         return self._post(request, claim, input_hash, permit, reservation, timeout_seconds, longest_wait, was_throttled=was_throttled)
 
     def _post(
@@ -417,6 +432,8 @@ class GuardedStep:
             # Who was stopped for longer than a lease while it waited finds others in its place, and pays for nothing.
             if not step_claims.renew(connection, claim, self._worker.lease):
                 raise ClaimLost(f"等待 {request.app.cache_type}/{request.target_id} 的名额时租约已被其他进程取得,未发起调用")
+            if request.within is not None and not step_claims.is_held(connection, request.within):
+                raise ClaimLost("该会员的调用链已被其他进程取得,未发起调用")
             if not self._guards.slots.renew(connection, slot):
                 raise GuardRefusal("slot_lost", "调用名额的租约已过期,未发起调用", retry_at=self._in(seconds=5))
             return readmitted, begun_log_id
@@ -650,7 +667,9 @@ class GuardedStep:
         return result
 
     def _end_claim(self, connection: Connection, request: StepRequest, claim: StepClaim) -> None:
-        """The last statement of the transaction that writes: raising takes back what it wrote."""
+        """The last statements of the transaction that writes: raising takes back what it wrote."""
+        if request.within is not None and not step_claims.is_held(connection, request.within):
+            raise ClaimLost(f"写入 {request.app.cache_type}/{request.target_id} 时该会员的调用链已被其他进程取得,未写入")
         if not step_claims.end(connection, claim):
             raise ClaimLost(f"写入 {request.app.cache_type}/{request.target_id} 时租约已被其他进程取得,未写入")
 
@@ -781,8 +800,8 @@ def _charged_tokens(rule: FailureRule, usage: Usage | None, reservation: Reserva
 
 
 def _text_for_the_log(request: StepRequest, reply: Reply) -> str:
-    """A member's prompt holds no personal number; should the model make one up, the log doesn't keep it."""
-    return reply.text if request.member_id is None else mask_personal_numbers(reply.text)
+    """A member's prompt holds no personal number; should the model make one up, the log doesn't keep it, nor does whoever reads its JSON."""
+    return reply.text if request.member_id is None else mask_personal_numbers_in_json(reply.text)
 
 
 def _run_end(status: RunStatus, reply: Reply, charged_tokens: int, text: str) -> RunEnd:

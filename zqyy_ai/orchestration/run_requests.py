@@ -99,8 +99,8 @@ def put_right(database: Database, instance: DagsterInstance, settings: Settings)
     if at_work:
         for run in instance.get_runs(filters=dg.RunsFilter(run_ids=at_work, statuses=[dg.DagsterRunStatus.FAILURE])):
             recover_dead_run(database, build_budget_guard(settings), run.run_id, max_attempts=settings.job_max_attempts)
-    # A single wait at a guard is no standstill.
-    stuck_after = timedelta(seconds=max(settings.job_stuck_seconds, settings.guard_wait_seconds + 60))
+    # A step may wait at guards, call and wait again without progress.
+    stuck_after = timedelta(seconds=max(settings.job_stuck_seconds, settings.guard_wait_seconds + settings.step_timeout_seconds + 60))
     found = recover_lost_leases(database, build_budget_guard(settings), max_attempts=settings.job_max_attempts, stuck_after=stuck_after)
     end_abandoned_runs(database, instance, lease=timedelta(seconds=settings.lease_seconds), lost_run_ids=found.lost_run_ids)
     return found

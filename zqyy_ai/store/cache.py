@@ -131,12 +131,19 @@ def valid_targets(connection: Connection, site_id: int, target_ids: Iterable[str
 
 
 def answers_of_jobs(connection: Connection, job_ids: Iterable[int]) -> dict[tuple[str, str], int]:
-    """Valid answers that calls of these jobs brought: the newest row's id by (cache type, target)."""
-    rows = connection.execute(named_queries("cache")["of_jobs"], {"job_ids": list(job_ids)})
+    """Valid answers that these jobs' calls brought or that they found unchanged: the newest row's id by (cache type, target)."""
+    cache_types = [app.cache_type for app in APPS.values()]
+    rows = connection.execute(named_queries("cache")["of_jobs"], {"job_ids": list(job_ids), "cache_types": cache_types})
     return {(row["cache_type"], row["target_id"]): row["id"] for row in rows}
 
 
 def valid_target_ids(connection: Connection, cache_type: str, site_id: int, *, now: datetime) -> set[str]:
     """Targets of the site that have a valid answer of this type which has not expired at `now`."""
     rows = connection.execute(named_queries("cache")["valid_target_ids"], {"cache_type": cache_type, "site_id": site_id, "now": now})
+    return {row["target_id"] for row in rows}
+
+
+def targets_with_clues(connection: Connection, cache_type: str, site_id: int, *, now: datetime) -> set[str]:
+    """Targets of the site whose newest valid answer, of those that have not expired at `now`, holds a clue."""
+    rows = connection.execute(named_queries("cache")["targets_with_clues"], {"cache_type": cache_type, "site_id": site_id, "now": now})
     return {row["target_id"] for row in rows}

@@ -39,6 +39,33 @@ def take(
     return claim if row else None
 
 
+def take_for_job(
+    connection: Connection,
+    claim: StepClaim,
+    *,
+    worker_id: UUID,
+    lease: timedelta,
+    job_id: int,
+    fencing_token: int,
+) -> bool | None:
+    """The same for a claim that belongs to a job's work: whether it was taken; None where the job is no longer the worker's."""
+    row = connection.execute(
+        named_queries("step_claims")["take_for_job"],
+        {
+            "cache_type": claim.cache_type,
+            "site_id": claim.site_id,
+            "target_id": claim.target_id,
+            "token": claim.token,
+            "worker_id": worker_id,
+            "lease": lease,
+            "job_id": job_id,
+            "fencing_token": fencing_token,
+        },
+    ).fetchone()
+    assert row is not None
+    return bool(row["is_taken"]) if row["is_ours"] else None
+
+
 def renew(connection: Connection, claim: StepClaim, lease: timedelta) -> bool:
     """Counts the claim's lease anew from now: just before a call leaves. False when it was lost: the caller must not call."""
     return (
@@ -53,6 +80,17 @@ def renew(connection: Connection, claim: StepClaim, lease: timedelta) -> bool:
             },
         ).rowcount
         == 1
+    )
+
+
+def is_held(connection: Connection, claim: StepClaim) -> bool:
+    """Whether nobody else has taken it. A look without a lock: the heartbeat renews a worker's claims in no order."""
+    return (
+        connection.execute(
+            named_queries("step_claims")["is_held"],
+            {"cache_type": claim.cache_type, "site_id": claim.site_id, "target_id": claim.target_id, "token": claim.token},
+        ).fetchone()
+        is not None
     )
 
 

@@ -177,10 +177,24 @@ def standing_jobs(connection: Connection, dedup_keys: Iterable[str]) -> list[Tri
     return [_job(row) for row in connection.execute(named_queries("trigger_jobs")["standing"], {"dedup_keys": list(dedup_keys)})]
 
 
+def lock_waiting(connection: Connection, job_ids: Iterable[int]) -> set[int]:
+    """Those of the jobs that nobody has claimed; nobody does until the transaction ends."""
+    wanted = list(job_ids)
+    if not wanted:
+        return set()
+    return {row["id"] for row in connection.execute(named_queries("trigger_jobs")["lock_waiting"], {"job_ids": wanted})}
+
+
 def count_duplicates(connection: Connection, events_by_job: dict[int, int]) -> None:
     """Counts events on the jobs that stand for them."""
     rows = [{"job_id": job_id, "events": events} for job_id, events in sorted(events_by_job.items())]
     connection.cursor().executemany(named_queries("trigger_jobs")["count_duplicates"], rows)
+
+
+def merge_events(connection: Connection, merged: Mapping[int, tuple[dict[str, Any], str]]) -> None:
+    """Gives jobs that have not begun the payload and the chain of what has been merged into them: by the job's id."""
+    rows = [{"job_id": job_id, "payload": Jsonb(payload), "app_chain": chain} for job_id, (payload, chain) in sorted(merged.items())]
+    connection.cursor().executemany(named_queries("trigger_jobs")["merge_events"], rows)
 
 
 def count_duplicate(connection: Connection, job_id: int, etl_run_id: str | None) -> None:
@@ -371,7 +385,7 @@ def send_back(
 ) -> bool:
     """Returns a claimed job to the queue until `not_before`, without spending an attempt. False when the lease was lost.
 
-    `given_up`: targets, with their error codes, that failed for good; the job's next round does not pay for them again. `waits_for_budget`:
+    `given_up`: further targets, with their error codes, that failed for good in this round; the job's next round does not pay for them again. `waits_for_budget`:
     `not_before` is the start of a budget window, and nothing but it lets the job go on. `has_failed`: steps failed, none was refused.
     """
     row = connection.execute(

@@ -36,6 +36,8 @@ from zqyy_ai.warehouse.source_errors import source_errors
 
 Value = TypeVar("Value")
 
+# A note that has nothing readable in so many characters has nothing.
+NOTE_START = 10_000
 _GENDERS = ("男", "女")
 _AREAS = frozenset(area.value for area in BASE_AREAS)
 
@@ -72,19 +74,19 @@ def load_member(connection: psycopg.Connection[Any], site_id: int, site_name: st
 
 @dataclass(frozen=True, slots=True)
 class Askable:
-    """Which of some members there is something to ask about: who has visits, who has notes, and (member, assistant) of open tasks."""
+    """What the warehouse has of some members to ask about: who has visits, the newest note of each, and (member, assistant) of open tasks."""
 
     visited: frozenset[int]
-    noted: frozenset[int]
+    newest_notes: dict[int, str]
     open_tasks: frozenset[tuple[int, int]]
 
 
-def count_askable(connection: psycopg.Connection[Any], site_id: int, member_ids: Collection[int]) -> Askable:
-    """For estimates: tells without reading the members' data."""
+def read_askable(connection: psycopg.Connection[Any], site_id: int, member_ids: Collection[int]) -> Askable:
+    """For estimates: tells without reading the members' data. Notes are cut at `NOTE_START` characters."""
     wanted = {"site_id": site_id, "member_ids": list(member_ids)}
     return Askable(
         visited=frozenset(member for (member,) in _read(connection, "visited_members", wanted)),
-        noted=frozenset(member for (member,) in _read(connection, "noted_members", wanted)),
+        newest_notes=dict(_read(connection, "newest_notes", wanted | {"longest": NOTE_START})),
         open_tasks=frozenset(_read(connection, "open_tasks_of_members", wanted)),
     )
 
@@ -102,6 +104,12 @@ def members_of_site(connection: psycopg.Connection[Any], site_id: int, *, since:
 def known_members(connection: psycopg.Connection[Any], site_id: int, member_ids: Collection[int]) -> set[int]:
     """Which of the ids are members of the site, active or not."""
     return {member_id for (member_id,) in _read(connection, "known_members", {"site_id": site_id, "member_ids": list(member_ids)})}
+
+
+def known_assistants(connection: psycopg.Connection[Any], site_id: int, assistant_ids: Collection[int]) -> set[int]:
+    """Which of the ids are assistants of the site, at work or not."""
+    wanted = {"site_id": site_id, "assistant_ids": list(assistant_ids)}
+    return {assistant_id for (assistant_id,) in _read(connection, "known_assistants", wanted)}
 
 
 def _read(connection: psycopg.Connection[Any], query: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -4,7 +4,18 @@ from typing import Any
 import pytest
 
 from zqyy_ai.domain.apps import AppType
-from zqyy_ai.domain.events import CHAINS, EVENT_NAMES, EVENT_TYPES, MEMBER_APPS, Event, EventName, EventType, dedup_key, parse_event
+from zqyy_ai.domain.events import (
+    CHAINS,
+    EVENT_NAMES,
+    EVENT_TYPES,
+    MEMBER_APPS,
+    Event,
+    EventName,
+    EventType,
+    dedup_key,
+    dedup_key_on,
+    parse_event,
+)
 
 CONSUMPTION, NOTE, TASK, LOAD = (
     EventName.CONSUMPTION_SETTLED,
@@ -136,6 +147,13 @@ def test_a_dedup_key_names_type_site_member_subject_date_and_mode() -> None:
     assert dedup_key(EventType.CONSUMPTION, 1001, 7, "-", day, "live") == "consumption|1001|7|-|2026-04-20|live"
     assert dedup_key(EventType.DWS_COMPLETED, 1001, None, "-", day, "live") == "dws_completed|1001|-|2026-04-20|live"
     assert dedup_key(EventType.NOTE_CREATED, 1001, 7, "note:a|b", day, "sandbox").rsplit("|", 2)[1:] == ["2026-04-20", "sandbox"]
+
+
+def test_only_the_date_of_a_dedup_key_moves_whatever_its_subject_holds() -> None:
+    day, next_day = date(2026, 4, 20), date(2026, 4, 21)
+    for subject in ("-", "note:|2026-04-20|", "note:x|2026-04-20|live"):
+        key = dedup_key(EventType.NOTE_CREATED, 1001, 7, subject, day, "live")
+        assert dedup_key_on(key, next_day) == dedup_key(EventType.NOTE_CREATED, 1001, 7, subject, next_day, "live")
 
 
 def test_each_event_name_has_its_type_and_each_type_its_name() -> None:

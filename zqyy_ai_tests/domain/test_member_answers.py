@@ -1,5 +1,6 @@
 import json
 import re
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -132,6 +133,19 @@ MARKUP = (
     "data:image/png;base64,AAAA",
     "mailto:evil@evil.example",
     "hthttps://tps://evil.example/a",
+    "\\u003cscript\\u003ealert(1)",
+    "evil.vip",
+    "evil.store",
+    "EVIL.STORE",
+    "evil.wang",
+    "evil.anything",
+    "evil.ly",
+    "evil.中国",
+    "http:/evil",
+    "https:evil",
+    "http:\\\\evil",
+    "\\\\evil.example",
+    "1.2.3.4:8080/evil",
 )
 LEFTOVERS = re.compile(r"[<>]|://|www\.|script|onerror|onload|evil|javascript:|data:|&lt|&#|alert\(|\]\(|base64", re.IGNORECASE)
 
@@ -159,6 +173,15 @@ def test_no_link_and_no_markup_survives_in_any_field(app_type: AppType, markup: 
         ("偏好：周末；备注：带朋友", "偏好：周末；备注：带朋友"),
         ("喜欢 KTV.VIP 包厢", "喜欢 KTV.VIP 包厢"),
         ("  多\n\n行 \t文字\u3000", "多 行 文字"),
+        ("次均消费<A区均价,建议推荐会员日", "次均消费＜A区均价,建议推荐会员日"),
+        ("<A区>比<B区>贵", "＜A区＞比＜B区＞贵"),
+        ("消费>5次<D区", "消费＞5次＜D区"),
+        ("1.ktv包厢 2.vip包厢 2.25kg 1.5h", "1.ktv包厢 2.vip包厢 2.25kg 1.5h"),
+        ("来北京.公司团建", "来北京.公司团建"),
+        ("见例子.中国", "见例子 中国"),
+        ("连1.2.3.4:8080看", "连看"),
+        ("第一行\\n第二行\\ud83d\\ude00\\ud83d", "第一行 第二行😀"),
+        ("盲\u2800文空格\u2800", "盲文空格"),
         ("零\u200b宽\u202e和\x00控制", "零宽和控制"),
         ("好评👍，五星⭐", "好评👍，五星⭐"),
         ("AT&T 与 R&D", "AT&T 与 R&D"),
@@ -186,6 +209,87 @@ def test_cleaning_a_clean_text_changes_nothing(text: str) -> None:
         return
     assert plain_text(cleaned) == cleaned
     assert not set("<>\u200b\u202e\x00") & set(cleaned)
+
+
+class Reader(HTMLParser):
+    """Notes what a browser would take for more than text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.found.append(f"<{tag} {attrs}>")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.found.append(f"</{tag}>")
+
+    def handle_comment(self, data: str) -> None:
+        self.found.append(data)
+
+    def handle_decl(self, decl: str) -> None:
+        self.found.append(decl)
+
+    def handle_pi(self, data: str) -> None:
+        self.found.append(data)
+
+    def unknown_decl(self, data: str) -> None:
+        self.found.append(data)
+
+
+# What a chat window makes a link of.
+LINK = re.compile(
+    r"[a-z][a-z0-9+.-]*:[/\\]{2}|\b(?:https?|ftp|javascript):|\bwww\.[a-z0-9]|[a-z0-9-]*[a-z][a-z0-9-]*\.(?:com|cn|vip|store|wang|ly|中国)\b"
+    r"|\b\d{1,3}(?:\.\d{1,3}){3}:\d|\[[^\[\]]*\]\([^()]*[a-z./][^()]*\)",
+)
+PIECES = (
+    *MARKUP,
+    *"<>&:/\\.()- a",
+    *[
+        "</",
+        "/>",
+        "<a",
+        "<A区",
+        "<!",
+        "<?",
+        "<b>",
+        "img",
+        "script",
+        "src=x",
+        "&lt;",
+        "&#60",
+        "lt;",
+        "java",
+        "http",
+        "\\u003c",
+        "u003c",
+        "com",
+        "vip",
+        "ly",
+        "1.2.3.4",
+        ":80",
+        "[好]",
+        "](",
+        "周末",
+        "消费",
+        "中国",
+        "\u200b",
+    ],
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_a_reader_of_html_and_a_finder_of_links_find_nothing_in_a_clean_text(text: str) -> None:
+    try:
+        cleaned = plain_text(text)
+    except ValueError:
+        return
+    reader = Reader()
+    reader.feed(cleaned)
+    reader.close()
+    assert reader.found == []
+    assert LINK.search(cleaned) is None
 
 
 def test_markup_hidden_too_deep_and_texts_far_too_long_are_refused() -> None:
@@ -223,6 +327,7 @@ def test_each_known_category_is_kept(category: ClueCategory) -> None:
         ("❤️", "❤️"),
         ("👨‍👩‍👧", "👨‍👩‍👧"),
         ("词", ""),
+        ("\u2800", ""),
         ("🎱" * 9, "🎱" * 8),
         (None, ""),
         (7, ""),

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from zqyy_ai.devkit import demo_data
 from zqyy_ai.domain.apps import APPS, AppType
@@ -224,6 +225,11 @@ class MemberBench:
             " 2, %(paid_cny)s, 0, %(paid_cny)s FROM demo_dws.visits WHERE site_id = %(site_id)s GROUP BY site_id",
             {"member_id": member_id, "paid_cny": paid_cny, "site_id": SITE},
         )
+
+    def serve(self, member_id: int, assistant_id: int) -> None:
+        """The assistant served the member on the member's visits."""
+        served = [{"assistant_id": assistant_id, "assistant_name": "小陈", "hours": 1.5, "fee_cny": 150}]
+        self.connection.execute("UPDATE demo_dws.visits SET assistants = %s WHERE member_id = %s", [Jsonb(served), member_id])
 
     def add_note(self, member_id: int, content: str, noted_by_name: str) -> None:
         """Written after all notes of the demo; no event tells of it."""

@@ -356,6 +356,45 @@ def test_a_run_that_was_given_up_while_its_process_lives_ends_and_sends_nothing_
     assert spent(bench.connection)[1] == 0
 
 
+def test_a_chain_that_waited_while_its_job_became_somebody_elses_never_begins(bench: MemberBench) -> None:
+    """As in a process that was stopped for longer than its lease, and goes on."""
+    first, second, third = bench.visitors(OTHER_SITE)[0], *bench.visitors()[:2]
+    bench.emulator.plan(latency={"seconds": 1.5})
+    bench.note(first, site_id=OTHER_SITE)
+    bench.take_in()
+    bench.consumption(second)
+    with bench.open_run("zombie", ZQYY_LLM_CONCURRENCY="1") as zombie:
+        wait_until(lambda: bench.emulator.in_flight == 1 and bench.statuses() == ["running", "running"])
+        bench.connection.execute(
+            "UPDATE biz.ai_trigger_jobs SET status = 'pending', fencing_token = fencing_token + 1, worker_id = NULL, lease_expires_at = NULL"
+            " WHERE member_id = %s",
+            [second],
+        )
+        bench.emulator.plan()
+        bench.drain(run_id="other")
+        bench.add_visit(second)
+        bench.wait_for_jobs(lambda statuses: statuses == [DONE, DONE])
+        bench.note(third)
+        bench.wait_for_jobs(lambda statuses: statuses == [DONE, DONE, DONE])
+    assert {outcome.member_id for outcome in zombie.outcomes} == {first, third}
+    assert {row["dagster_run_id"] for row in logs(bench.connection) if row["member_id"] == second} == {"other"}
+
+
+def test_what_a_cancelled_run_had_paid_for_is_not_paid_again(bench: MemberBench) -> None:
+    member = bench.visitors()[0]
+    bench.consumption(member)
+    bench.emulator.plan({"kind": "stall", "app": "app8_consolidation", "count": 1})
+    with bench.open_run("run-1", ZQYY_STEP_TIMEOUT_SECONDS="3") as run:
+        wait_until(lambda: bench.posts().get("app8") == 1)
+        recover_cancelled_run(bench.database, build_budget_guard(run.engine.settings), "run-1")
+        bench.emulator.plan()
+        bench.add_visit(member)
+        outcomes = bench.drain(run_id="run-2")
+        run.engine.worker.stopping.set()
+    assert ("app3", REUSED) in told(outcomes)
+    assert len(bench.cached(AppType.CLUE)) == 1
+
+
 def test_when_a_person_cancels_a_run_the_jobs_that_it_had_taken_for_others_go_back(bench: MemberBench) -> None:
     bench.consumption(bench.visitors()[0])
     bench.emulator.plan(latency={"seconds": 0.5})

@@ -1,6 +1,7 @@
 """Members' events on their way from the inbox to jobs: what is one job, what is several, and what is none."""
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -8,6 +9,7 @@ from uuid import uuid4
 import pytest
 from psycopg.types.json import Jsonb
 
+from zqyy_ai.domain.apps import AppType
 from zqyy_ai.domain.business_clock import HandClock, SystemClock
 from zqyy_ai.domain.events import EventName
 from zqyy_ai.domain.jobs import JobStatus
@@ -184,6 +186,38 @@ def test_with_the_policy_coalesce_events_merge_while_their_job_waits_and_get_one
     assert taken(bench, bench.consumption(MEMBER)) not in (first, follow_up)
 
 
+@pytest.mark.parametrize("is_one_batch", [True, False])
+def test_what_merges_into_a_waiting_job_brings_its_newest_words_and_its_assistants(bench: MemberBench, is_one_batch: bool) -> None:
+    one, other = bench.assistants()[:2]
+    fired: list[Callable[[], int]] = [
+        lambda: bench.consumption(MEMBER, table="A08"),
+        lambda: bench.consumption(MEMBER, one),
+        lambda: bench.consumption(MEMBER, other, table="V1"),
+        lambda: bench.consumption(MEMBER),
+        lambda: bench.note(MEMBER, "客人喜欢安静的台", note_id=7),
+        lambda: bench.note(MEMBER, "改了:客人喜欢热闹的台", note_id=7),
+    ]
+    for fire in fired:
+        fire()
+        if not is_one_batch:
+            bench.take_in()
+    bench.take_in()
+    consumption, note = bench.jobs()
+    assert (consumption["app_chain"], consumption["duplicate_count"]) == ("app3→app8→app7→app4→app5", 3)
+    assert consumption["payload"]["assistant_ids"] == [one, other]
+    assert consumption["payload"]["table"] == "V1"
+    assert (note["payload"]["note_content"], note["duplicate_count"]) == ("改了:客人喜欢热闹的台", 1)
+
+
+def test_assistants_of_merged_events_are_each_served(bench: MemberBench) -> None:
+    member, assistants = bench.visitors()[0], bench.assistants()[:2]
+    for assistant in assistants:
+        bench.consumption(member, assistant)
+    bench.drain()
+    assert bench.job()["status"] == JobStatus.COMPLETED
+    assert {row["target_id"] for row in bench.cached(AppType.TACTICS)} == {f"{assistant}_{member}" for assistant in assistants}
+
+
 def test_with_the_policy_coalesce_nothing_merges_into_a_forced_job(bench: MemberBench) -> None:
     bench.set_policy(CONSUMPTION, "coalesce")
     forced = taken(bench, bench.consumption(MEMBER, is_forced=True))
@@ -205,6 +239,16 @@ def test_a_duplicate_lets_what_had_failed_for_good_be_asked_again(bench: MemberB
     trigger_jobs.send_back(bench.connection, start(bench), SystemClock().now(), "x", {"app3_clue": "reply_invalid"})
     assert taken(bench, bench.consumption(MEMBER)) == first
     assert "given_up" not in bench.job()["payload"]
+
+
+def test_what_a_duplicate_lets_be_asked_again_stays_so_when_the_running_job_goes_back(bench: MemberBench) -> None:
+    first = taken(bench, bench.consumption(MEMBER))
+    trigger_jobs.send_back(bench.connection, start(bench), SystemClock().now(), "x", {"app3_clue": "reply_invalid"})
+    running = start(bench)
+    assert running.given_up == {"app3_clue": "reply_invalid"}
+    assert taken(bench, bench.consumption(MEMBER)) == first
+    trigger_jobs.send_back(bench.connection, running, SystemClock().now(), "x", {"app7_customer": "reply_invalid"})
+    assert bench.job()["payload"]["given_up"] == {"app7_customer": "reply_invalid"}
 
 
 def test_within_one_batch_events_are_told_apart_as_well(bench: MemberBench) -> None:

@@ -1,5 +1,6 @@
 """Asking for members' answers from the command line: single applications, backfills and retries."""
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -8,7 +9,7 @@ import pytest
 from zqyy_ai.domain.apps import APPS, AppType
 from zqyy_ai.domain.business_clock import SystemClock
 from zqyy_ai.domain.errors import InvalidRequest
-from zqyy_ai.domain.events import MEMBER_APPS
+from zqyy_ai.domain.events import MEMBER_APPS, chain_text
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.engine.call_pauses import pause_calls
@@ -24,6 +25,7 @@ from zqyy_ai.engine.member_requests import (
 )
 from zqyy_ai.engine.member_run import MemberRun
 from zqyy_ai.engine.step import StepStatus
+from zqyy_ai.store import cache
 from zqyy_ai_tests.engine.member_bench import CLOSED_SITE, FINAL, OTHER_SITE, SITE, MemberBench, results, told
 
 ANSWERED, REUSED = StepStatus.ANSWERED, StepStatus.REUSED
@@ -44,6 +46,7 @@ def today() -> str:
 
 def test_an_application_asked_for_is_a_forced_job_before_all_others_that_reuses_nothing_older(bench: MemberBench) -> None:
     member, assistant = bench.visitors()[0], bench.assistants()[0]
+    bench.add_task(member, assistant)
     job_id = request_app(bench.database, AppType.ANALYSIS, SITE, member, assistant_id=assistant)
     job = bench.job()
     assert (job["id"], job["event_type"], job["status"], job["is_forced"], job["app_chain"]) == (job_id, "run_app", "pending", True, "app4")
@@ -84,12 +87,39 @@ def test_an_application_that_cannot_be_asked_so_is_refused_with_a_reason(bench: 
     assert bench.jobs() == []
 
 
+def test_an_assistant_who_has_nothing_to_do_with_the_member_is_refused_before_anything_is_asked(bench: MemberBench) -> None:
+    member, stranger, assistants = bench.visitors()[0], bench.strangers()[0], bench.assistants()
+    bench.connection.execute("UPDATE demo_dws.visits SET assistants = NULL WHERE member_id = %s", [member])
+    bench.add_task(member, assistants[1])
+    bench.serve(member, assistants[2])
+    choice = f"请改为与该会员有关的助教 {assistants[1]}、{assistants[2]}"
+    for member_id, assistant_id, said in (
+        (member, 999, f"门店 {SITE} 没有助教 999（ai_source.assistants）；{choice}"),
+        (member, bench.assistants(OTHER_SITE)[0], f"没有助教 {bench.assistants(OTHER_SITE)[0]}"),
+        (member, assistants[0], f"助教 {assistants[0]} 与会员 {member} 没有关系（没有服务过，也没有未完成的任务）；{choice}"),
+        (stranger, assistants[0], "该会员还没有相关的助教，请核对"),
+    ):
+        for app in (AppType.ANALYSIS, AppType.TACTICS):
+            with pytest.raises(InvalidRequest, match=re.escape(said)):
+                request_app(bench.database, app, SITE, member_id, assistant_id=assistant_id)
+    assert (bench.jobs(), bench.posts()) == ([], {})
+    for assistant in assistants[1:3]:
+        request_app(bench.database, AppType.ANALYSIS, SITE, member, assistant_id=assistant)
+    assert told(bench.drain()) == [("app4", ANSWERED)] * 2
+
+
 def test_applications_are_named_in_full_in_short_or_all_at_once() -> None:
     assert wanted_apps(["app7_customer, app3"]) == (AppType.CLUE, AppType.CUSTOMER)
     assert wanted_apps(["app4", "app4_analysis"]) == (AppType.ANALYSIS,)
     assert wanted_apps(["all"]) == MEMBER_APPS
-    for unknown in ("app2", "app9", ""):
-        with pytest.raises(InvalidRequest, match="无效"):
+    assert wanted_apps(["app3,", " ,app7 ,"]) == (AppType.CLUE, AppType.CUSTOMER), "a comma too many is no matter"
+    for unknown, said in (
+        ("app2", "应用 'app2' 无效：可用 app3_clue"),
+        ("app9", "无效"),
+        ("", "没有指定应用：可用 app3_clue"),
+        (" , ", "没有指定应用"),
+    ):
+        with pytest.raises(InvalidRequest, match=said):
             wanted_apps([unknown])
 
 
@@ -101,19 +131,84 @@ def test_a_plan_counts_what_there_is_to_ask_about_and_writes_nothing(bench: Memb
     for assistant in assistants:
         bench.add_task(visitors[0], assistant)
     planned = plan(bench, [*visitors, stranger])
-    assert planned.member_ids == (*visitors, stranger)
+    assert planned.member_ids == tuple(visitors), "whom there is nothing to ask about needs no job"
     assert planned.calls_by_app == {
         AppType.CLUE: 3,
         AppType.NOTE: 0,
         AppType.CONSOLIDATION: 3,
-        AppType.CUSTOMER: 4,
+        AppType.CUSTOMER: 3,
         AppType.ANALYSIS: 2,
         AppType.TACTICS: 2,
     }
-    assert planned.calls == 14
-    assert 14 * 3000 < planned.tokens < 14 * 8000, "there is no history yet: the size of usual prompts and of the largest answers"
-    assert planned.minutes == pytest.approx(14 * 30 / 8 / 60)
+    assert planned.calls == 13
+    assert 13 * 3000 < planned.tokens < 13 * 8000, "there is no history yet: the size of usual prompts and of the largest answers"
     assert (bench.jobs(), bench.posts()) == ([], {})
+
+
+def test_a_plan_takes_as_long_as_its_calls_side_by_side_and_never_less_than_one_members_steps_in_a_row(bench: MemberBench) -> None:
+    members, assistants = bench.visitors()[:4], bench.assistants()[:2]
+    for assistant in assistants:
+        bench.add_task(members[0], assistant)
+    side_by_side = plan(bench, members, ZQYY_LLM_CONCURRENCY="1")
+    assert side_by_side.calls == 16
+    assert side_by_side.minutes == pytest.approx(16 * 30 / 60)
+    in_a_row = plan(bench, members, ZQYY_LLM_CONCURRENCY="64")
+    assert in_a_row.minutes == pytest.approx(7 * 30 / 60), "app3, app8, app7, and app4 and app5 for each of two assistants"
+
+
+def a_mixed_set(bench: MemberBench) -> list[int]:
+    """Members with visits, with a note, with a note that says nothing, with a task, with clues from before, with nothing at all."""
+    members = bench.visitors()[:7]
+    _, assigned, noted, blank, tasked, clued, _ = members
+    bench.connection.execute("DELETE FROM demo_dws.visits WHERE member_id = ANY(%s)", [members[2:]])
+    bench.add_note(noted, "客人说周末要带同事来打球", "小王")
+    bench.add_note(blank, "以前写过", "小王")
+    bench.add_note(blank, " \u200b\n ", "小王")
+    for member in (assigned, tasked):
+        for assistant in bench.assistants()[:2]:
+            bench.add_task(member, assistant)
+    clues = [{"category": "消费习惯", "summary": "周末下午常来", "detail": "", "emoji": ""}]
+    for member, found in ((clued, clues), (blank, [])):
+        cache.write_cache(
+            bench.connection, "app6_note_analysis", SITE, str(member), {"score": 7, "clues": found, "summary": ""}, expires_at=None
+        )
+    return members
+
+
+@pytest.mark.parametrize(
+    "apps",
+    [
+        MEMBER_APPS,
+        *((app,) for app in MEMBER_APPS),
+        (AppType.CLUE, AppType.CONSOLIDATION),
+        (AppType.NOTE, AppType.CONSOLIDATION, AppType.CUSTOMER),
+    ],
+    ids=chain_text,
+)
+def test_what_a_plan_counts_is_what_its_backfill_calls(bench: MemberBench, apps: tuple[AppType, ...]) -> None:
+    members = a_mixed_set(bench)
+    planned = plan(bench, members, *apps)
+    request_backfill(bench.database, planned)
+    outcomes = bench.drain()
+    assert bench.posts() == {chain_text((app,)): calls for app, calls in planned.calls_by_app.items() if calls}
+    assert {outcome.member_id for outcome in outcomes if outcome.result.calls} == set(planned.member_ids)
+    assert set(bench.statuses()) <= {"completed"}
+
+
+def test_what_a_plan_of_what_is_missing_counts_is_what_its_backfill_calls(bench: MemberBench) -> None:
+    members = a_mixed_set(bench)
+    request_backfill(bench.database, plan(bench, members[:3], AppType.CLUE, AppType.NOTE))
+    bench.drain()
+    before = bench.posts()
+    assert before == {"app3": 2, "app6": 1}
+    planned = plan(bench, members, only_missing=True)
+    assert (planned.calls_by_app[AppType.CLUE], planned.calls_by_app[AppType.NOTE]) == (0, 0)
+    request_backfill(bench.database, planned)
+    bench.drain(run_id="run-2")
+    made = {name: calls - before.get(name, 0) for name, calls in bench.posts().items()}
+    assert {name: calls for name, calls in made.items() if calls} == {
+        chain_text((app,)): calls for app, calls in planned.calls_by_app.items() if calls
+    }
 
 
 def test_a_plan_learns_from_the_calls_of_the_last_month_and_never_promises_more_than_the_rate(bench: MemberBench) -> None:
@@ -131,7 +226,9 @@ def test_a_plan_learns_from_the_calls_of_the_last_month_and_never_promises_more_
 def test_members_are_the_active_ones_all_of_them_or_named(bench: MemberBench) -> None:
     everybody = [
         row["member_id"]
-        for row in bench.connection.execute("SELECT member_id FROM ai_source.members WHERE site_id = %s AND is_active ORDER BY 1", [SITE])
+        for row in bench.connection.execute(
+            "SELECT member_id FROM ai_source.members WHERE site_id = %s AND is_active AND last_visit_on IS NOT NULL ORDER BY 1", [SITE]
+        )
     ]
     came_lately = bench.visitors()[1]
     assert plan(bench, "active", *CUSTOMER).member_ids == (), "the demo ends long ago"
@@ -255,6 +352,17 @@ def test_a_retry_is_a_new_job_that_names_the_old_one_and_leaves_out_what_the_old
     assert told(bench.drain(run_id="run-2"))[-1] == ("app7", ANSWERED)
 
 
+def test_a_retry_moves_its_key_to_today_and_leaves_a_note_id_that_looks_like_a_date(bench: MemberBench) -> None:
+    bench.emulator.plan({**FINAL, "app": "app6_note"})
+    bench.note(bench.visitors()[0], note_id="a|2020-01-01|b")
+    bench.drain()
+    bench.connection.execute(
+        "UPDATE biz.ai_trigger_jobs SET business_date = '2020-01-01', dedup_key = replace(dedup_key, %s, '2020-01-01')", [today()]
+    )
+    retry_job(bench.database, bench.job()["id"])
+    assert bench.jobs()[-1]["dedup_key"] == f"note_created|{SITE}|{bench.visitors()[0]}|note:a|2020-01-01|b|{today()}|live"
+
+
 def test_a_retry_of_a_retry_still_takes_over_what_the_first_one_paid_for(bench: MemberBench) -> None:
     first = failed_job(bench)
     bench.emulator.plan({**FINAL, "app": "app7_customer"})
@@ -263,6 +371,20 @@ def test_a_retry_of_a_retry_still_takes_over_what_the_first_one_paid_for(bench: 
     bench.emulator.plan()
     bench.add_visit(bench.visitors()[0])
     retry_job(bench.database, second)
+    assert told(bench.drain(run_id="run-3")) == [("app3", REUSED), ("app8", REUSED), ("app7", ANSWERED)]
+
+
+def test_a_retry_takes_over_what_its_job_had_found_unchanged(bench: MemberBench) -> None:
+    member = bench.visitors()[0]
+    bench.consumption(member)
+    bench.drain()
+    bench.emulator.plan({**FINAL, "app": "app7_customer"})
+    bench.connection.execute("UPDATE biz.ai_cache SET input_hash = 'other' WHERE cache_type = %s", [APPS[AppType.CUSTOMER].cache_type])
+    bench.consumption(member, is_forced=True)
+    assert told(bench.drain(run_id="run-2"))[:2] == [("app3", REUSED), ("app8", REUSED)]
+    bench.emulator.plan()
+    bench.add_visit(member)
+    retry_job(bench.database, bench.jobs()[-1]["id"])
     assert told(bench.drain(run_id="run-3")) == [("app3", REUSED), ("app8", REUSED), ("app7", ANSWERED)]
 
 

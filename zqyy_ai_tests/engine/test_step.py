@@ -1,3 +1,4 @@
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
@@ -270,6 +271,20 @@ def test_who_waits_too_long_for_a_busy_target_is_sent_back_without_a_call(
     assert (result.status, result.error_code, emulator.posts) == (StepStatus.REFUSED, "target_busy", 0)
     assert result.retry_at == NOW + timedelta(seconds=60)
     assert alerts(connection) == []
+
+
+def test_all_that_a_step_waits_for_is_bounded_together(make_engine: EngineMaker, connection: Connection, emulator: EmulatorControl) -> None:
+    engine = make_engine(
+        ZQYY_GUARD_WAIT_SECONDS="1.5", ZQYY_SITE_CALLS_PER_MINUTE="60", ZQYY_SITE_CALLS_BURST="1", ZQYY_LLM_CONCURRENCY="1"
+    )
+    engine.step.run(request(net_revenue_cny=1))
+    connection.execute(
+        "UPDATE biz.ai_call_slots SET token = gen_random_uuid(), worker_id = gen_random_uuid(), lease_expires_at = now() + interval '1 hour'"
+    )
+    began = time.monotonic()
+    result = engine.step.run(request(net_revenue_cny=2))
+    assert (result.status, result.error_code, emulator.posts) == (StepStatus.REFUSED, "rate_limited", 1)
+    assert time.monotonic() - began < 2.2, "a second for its turn, and for a slot no more than what was left"
 
 
 def test_who_lost_its_claim_during_the_call_writes_nothing_but_has_paid(

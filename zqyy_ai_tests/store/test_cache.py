@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -139,6 +140,25 @@ def test_the_targets_with_a_valid_answer_are_known_by_type_and_site(connection: 
     set_status(connection, write(connection, target_id="invalidated"), "invalidated")
     assert cache.valid_target_ids(connection, APP2, SITE, now=NOW) == {"valid", "for ever", "of an old writer"}
     assert cache.valid_target_ids(connection, "app3_clue", SITE, now=NOW) == set()
+
+
+def test_targets_with_clues_are_those_whose_newest_valid_answer_holds_one(connection: Connection) -> None:
+    clues: dict[str, Any] = {"clues": [{"category": "消费习惯", "summary": "周末常来"}]}
+    answers: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("clued", {"clues": []}),
+        ("clued", clues),
+        ("no longer", clues),
+        ("no longer", {"clues": []}),
+        ("of another shape", {"clues": None}),
+        ("of another shape too", {"clues": "周末常来"}),
+    )
+    for target, result in answers:
+        cache.write_cache(connection, "app3_clue", SITE, target, result, expires_at=None)
+    cache.write_cache(connection, "app3_clue", SITE, "expired", clues, expires_at=NOW)
+    cache.write_cache(connection, "app3_clue", SITE + 1, "of another site", clues, expires_at=None)
+    cache.write_cache(connection, "app6_note_analysis", SITE, "of another type", clues, expires_at=None)
+    set_status(connection, cache.write_cache(connection, "app3_clue", SITE, "invalidated", clues, expires_at=None), "invalidated")
+    assert cache.targets_with_clues(connection, "app3_clue", SITE, now=NOW) == {"clued"}
 
 
 def test_the_answers_that_a_jobs_calls_brought_are_the_newest_valid_ones_of_each_target(connection: Connection) -> None:

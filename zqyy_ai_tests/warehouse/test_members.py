@@ -11,7 +11,15 @@ from zqyy_ai.domain.business_clock import SHANGHAI
 from zqyy_ai.domain.errors import SourceContractError
 from zqyy_ai.domain.members import MOST_VISITS, MemberData, VisitItem
 from zqyy_ai.warehouse.contract import MEMBER_VIEWS
-from zqyy_ai.warehouse.members import active_members, known_members, load_member, members_of_site
+from zqyy_ai.warehouse.members import (
+    NOTE_START,
+    active_members,
+    known_assistants,
+    known_members,
+    load_member,
+    members_of_site,
+    read_askable,
+)
 from zqyy_ai_tests.warehouse.conftest import LAST_DAY
 
 Connection = psycopg.Connection[Any]
@@ -334,6 +342,38 @@ def test_known_members_are_those_of_the_site_left_or_not(four_members: Connectio
     assert known_members(four_members, 1001, [4, 2, 99]) == {2, 4}
     assert known_members(four_members, 1002, {1, 2}) == set()
     assert known_members(four_members, 1001, []) == set()
+
+
+def test_known_assistants_are_those_of_the_site_at_work_or_not(connection: Connection) -> None:
+    connection.execute("DELETE FROM demo_dws.assistants")
+    connection.execute(
+        "INSERT INTO demo_dws.assistants (site_id, assistant_id, assistant_name, is_active) VALUES"
+        " (1001, 1, '晓晓', true), (1001, 2, '小雨', false), (1002, 3, '别店', true)"
+    )
+    assert known_assistants(connection, 1001, [1, 2, 3, 4]) == {1, 2}
+    assert known_assistants(connection, 1001, []) == set()
+
+
+def test_what_is_askable_is_told_of_the_named_members_of_the_site_alone(connection: Connection) -> None:
+    for table in ("visits", "notes", "tasks"):
+        connection.execute(f"DELETE FROM demo_dws.{table}".encode())
+    connection.execute(
+        "INSERT INTO demo_dws.visits (site_id, visit_id, member_id, business_date, started_at, ended_at, gross_cny, discount_cny, paid_cny)"
+        " SELECT site_id, visit_id, member_id, '2026-04-20', '2026-04-20 19:00+08', '2026-04-20 20:00+08', 1, 0, 1"
+        " FROM (VALUES (1001, 1, 7), (1001, 2, 7), (1001, 3, 9), (1002, 4, 8)) AS visit (site_id, visit_id, member_id)"
+    )
+    connection.execute(
+        "INSERT INTO demo_dws.notes (site_id, note_id, member_id, content, created_at) VALUES (1001, 1, 7, '新的', '2026-04-20 12:00+08'),"
+        " (1001, 2, 7, '旧的', '2026-04-19 12:00+08'), (1001, 3, 8, repeat('长', 20000), '2026-04-20 12:00+08'), (1001, 4, 9, '别人', now())"
+    )
+    connection.execute(
+        "INSERT INTO demo_dws.tasks (site_id, task_id, member_id, assistant_id, task_type, title, created_at) VALUES"
+        " (1001, 1, 7, 100101, 'birthday', '关怀', now()), (1001, 2, 7, 100101, 'recall', '召回', now()), (1002, 3, 8, 100201, 'recall', '召回', now())"
+    )
+    askable = read_askable(connection, 1001, [7, 8])
+    assert askable.visited == {7}
+    assert (askable.newest_notes[7], len(askable.newest_notes[8]), len(askable.newest_notes)) == ("新的", NOTE_START, 2)
+    assert askable.open_tasks == {(7, 100101)}
 
 
 def test_100_000_members_are_read_in_less_than_a_second(connection: Connection) -> None:

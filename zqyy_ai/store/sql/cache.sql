@@ -56,11 +56,34 @@ SELECT DISTINCT target_id FROM biz.ai_cache
 WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND (status = 'valid' OR status IS NULL)
   AND (expires_at IS NULL OR expires_at > %(now)s)
 
+-- name: targets_with_clues
+SELECT target_id FROM (
+    SELECT DISTINCT ON (target_id) target_id, result_json FROM biz.ai_cache
+    WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND (status = 'valid' OR status IS NULL)
+      AND (expires_at IS NULL OR expires_at > %(now)s)
+    ORDER BY target_id, created_at DESC, id DESC
+) AS newest
+WHERE jsonb_path_exists(result_json, '$.clues[*].summary')
+
 -- name: of_jobs
-SELECT answer.cache_type, answer.target_id, max(answer.id) AS id
-FROM biz.ai_run_logs log JOIN biz.ai_cache answer ON answer.run_log_id = log.id
-WHERE log.trigger_job_id = ANY(%(job_ids)s) AND log.status = 'success' AND (answer.status = 'valid' OR answer.status IS NULL)
-GROUP BY answer.cache_type, answer.target_id
+-- What the jobs' calls brought, and what they found unchanged: the answer of the same input that was the target's newest then.
+SELECT cache_type, target_id, max(id) AS id
+FROM (
+    SELECT answer.cache_type, answer.target_id, answer.id
+    FROM biz.ai_run_logs log JOIN biz.ai_cache answer ON answer.run_log_id = log.id
+    WHERE log.trigger_job_id = ANY(%(job_ids)s) AND log.status = 'success' AND (answer.status = 'valid' OR answer.status IS NULL)
+    UNION ALL
+    SELECT reused.cache_type, reused.target_id, reused.id
+    FROM biz.ai_run_logs log
+    CROSS JOIN LATERAL (
+        SELECT answer.cache_type, answer.target_id, answer.id FROM biz.ai_cache answer
+        WHERE answer.cache_type = ANY(%(cache_types)s) AND answer.site_id = log.site_id AND answer.target_id = log.target_id
+          AND answer.input_hash = log.input_hash AND answer.created_at <= log.created_at AND (answer.status = 'valid' OR answer.status IS NULL)
+        ORDER BY answer.created_at DESC, answer.id DESC LIMIT 1
+    ) AS reused
+    WHERE log.trigger_job_id = ANY(%(job_ids)s) AND log.status = 'reused' AND log.input_hash IS NOT NULL
+) AS own
+GROUP BY cache_type, target_id
 
 -- name: count_rows
 SELECT count(*) AS rows FROM biz.ai_cache

@@ -65,11 +65,19 @@ SELECT member_id::bigint
 FROM ai_source.members
 WHERE site_id = %(site_id)s AND member_id = ANY(%(member_ids)s)
 
+-- name: known_assistants
+SELECT assistant_id::bigint
+FROM ai_source.assistants
+WHERE site_id = %(site_id)s AND assistant_id = ANY(%(assistant_ids)s)
+
 -- name: visited_members
 SELECT DISTINCT member_id::bigint FROM ai_source.visits WHERE site_id = %(site_id)s AND member_id = ANY(%(member_ids)s)
 
--- name: noted_members
-SELECT DISTINCT member_id::bigint FROM ai_source.notes WHERE site_id = %(site_id)s AND member_id = ANY(%(member_ids)s)
+-- name: newest_notes
+SELECT DISTINCT ON (member_id) member_id::bigint, coalesce(left(content, %(longest)s), '')
+FROM ai_source.notes
+WHERE site_id = %(site_id)s AND member_id = ANY(%(member_ids)s)
+ORDER BY member_id, created_at DESC, note_id DESC
 
 -- name: open_tasks_of_members
 SELECT DISTINCT member_id::bigint, assistant_id::bigint FROM ai_source.tasks
