@@ -173,17 +173,15 @@ def create_token(role: str, sites: str, name: str) -> None:
 @token.command("list")
 def list_tokens() -> None:
     """列出令牌（不含密钥），新的在前。"""
-    from rich.console import Console
-
     from zqyy_ai.store import api_tokens
-    from zqyy_ai.terminal import token_table
+    from zqyy_ai.terminal import new_console, token_table
 
     with _database("token") as database, database.autocommit() as connection:
         found = api_tokens.list_tokens(connection)
     if not found:
         click.echo("还没有令牌：zqyy-ai token create --role viewer --sites all --name …")
         return
-    Console(width=None if sys.stdout.isatty() else 200).print(token_table(found))
+    new_console(is_wide=True).print(token_table(found))
 
 
 @token.command("revoke")

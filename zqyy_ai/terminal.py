@@ -338,7 +338,7 @@ def token_table(tokens: list[StoredToken]) -> Table:
     for token in tokens:
         table.add_row(
             str(token.id),
-            escape(token.name),
+            token.name,
             token.role.value,
             "全部" if token.site_ids is None else "、".join(map(str, token.site_ids)),
             f"{token.created_at.astimezone(SHANGHAI):%Y-%m-%d}",

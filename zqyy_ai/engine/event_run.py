@@ -276,7 +276,7 @@ class EventRun:
                 work = work_of_job(connection, job, site, self._run_id)
         except (psycopg.OperationalError, psycopg.InterfaceError):
             self._engine.database.write_surely(
-                lambda connection: trigger_jobs.send_back(connection, job, self._engine.clock.now(), "数据库连接中断", job.given_up)
+                lambda connection: trigger_jobs.send_back(connection, job, self._engine.clock.now(), "数据库连接中断", {})
             )
             return
         except Exception as cause:

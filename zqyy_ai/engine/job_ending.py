@@ -86,7 +86,7 @@ def write_ending(connection: Connection, chain: MemberChain, ending: GoesBack | 
             job,
             ending.not_before,
             ending.reason,
-            job.given_up | given_up,
+            given_up,
             waits_for_budget=ending.waits_for_budget,
             has_failed=ending.has_failed,
         )

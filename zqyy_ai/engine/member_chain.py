@@ -319,7 +319,10 @@ class MemberChain:
         """What to ask, or the result when there is nothing to ask."""
         work, app = self.work, APPS[step.app_type]
         target_id = _target_id(step, work.member_id)
-        if work.only_missing and (valid := self._latest(app, target_id)) is not None:
+        own_cache_id = self._own_answers.get((app.cache_type, target_id))
+        valid = self._latest(app, target_id) if work.only_missing else None
+        # What the job itself has brought is taken over by its step: that also writes clues which could not be written before.
+        if valid is not None and valid.id != own_cache_id:
             return StepResult(
                 StepStatus.REUSED, valid.result_json, cache_id=valid.id, run_log_id=valid.run_log_id, expires_at=valid.expires_at
             )
@@ -327,7 +330,8 @@ class MemberChain:
         if prompt.text is None:
             return StepResult(StepStatus.SKIPPED, error_code="nothing_to_ask", error_message=prompt.nothing_to_ask)
         # What an earlier round paid for is this chain's own, unless a new answer came before it in the chain.
-        own_cache_id = None if self._has_new_answer else self._own_answers.get((app.cache_type, target_id))
+        if self._has_new_answer and not work.only_missing:
+            own_cache_id = None
         return StepRequest(
             app=app,
             site=work.site,

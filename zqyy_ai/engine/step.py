@@ -681,7 +681,9 @@ class GuardedStep:
         return result
 
     def _end_claim(self, connection: Connection, request: StepRequest, claim: StepClaim) -> None:
-        """The last statement of the transaction that writes: raising takes back what it wrote."""
+        """The last statements of the transaction that writes: raising takes back what it wrote."""
+        if request.within is not None and not step_claims.is_held(connection, request.within):
+            raise ClaimLost(f"写入 {request.app.cache_type}/{request.target_id} 时该会员的调用链已被其他进程取得,未写入")
         if not step_claims.end(connection, claim):
             raise ClaimLost(f"写入 {request.app.cache_type}/{request.target_id} 时租约已被其他进程取得,未写入")
 

@@ -406,7 +406,7 @@ def send_back(
 ) -> bool:
     """Returns a claimed job to the queue until `not_before`, without spending an attempt. False when the lease was lost.
 
-    `given_up`: targets, with their error codes, that failed for good; the job's next round does not pay for them again. `waits_for_budget`:
+    `given_up`: further targets, with their error codes, that failed for good in this round; the job's next round does not pay for them again. `waits_for_budget`:
     `not_before` is the start of a budget window, and nothing but it lets the job go on. `has_failed`: steps failed, none was refused.
     """
     row = connection.execute(

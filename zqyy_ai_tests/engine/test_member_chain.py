@@ -7,10 +7,10 @@ import pytest
 
 from zqyy_ai.domain.apps import APPS, AppType
 from zqyy_ai.domain.business_clock import SHANGHAI, SystemClock
-from zqyy_ai.domain.events import EventType, chain_text, dedup_key
+from zqyy_ai.domain.events import MEMBER_APPS, EventType, chain_text, dedup_key
 from zqyy_ai.domain.member_answers import ConsolidationAnswer
 from zqyy_ai.domain.runtime_context import LIVE
-from zqyy_ai.engine.member_requests import request_app, retry_job
+from zqyy_ai.engine.member_requests import plan_backfill, request_app, request_backfill, retry_job
 from zqyy_ai.engine.step import StepStatus
 from zqyy_ai.prompts.member_prompt import moment_text
 from zqyy_ai.store import clues, trigger_jobs
@@ -428,6 +428,34 @@ def test_an_answer_whose_clues_the_table_refuses_stays_and_the_clues_come_with_t
 
 
 # Reuse
+
+
+def test_clues_that_were_refused_come_with_the_next_round_of_a_backfill_of_what_is_missing_too(own_bench: MemberBench) -> None:
+    bench = own_bench
+    member = bench.visitors()[0]
+    plan = plan_backfill(
+        bench.database, bench.engine().settings, SITE, (AppType.CLUE, AppType.CONSOLIDATION), str(member), only_missing=True
+    )
+    request_backfill(bench.database, plan)
+    bench.connection.execute("ALTER TABLE public.member_retention_clue ADD CONSTRAINT short CHECK (length(summary) < 3)")
+    assert codes(bench.drain()) == {"app8": "clues_unwritable"}
+    bench.connection.execute("ALTER TABLE public.member_retention_clue DROP CONSTRAINT short")
+    posts = bench.posts()
+    bench.make_due()
+    assert results(bench.drain(run_id="run-2")) == {REUSED}
+    assert bench.clues()
+    assert (bench.posts(), bench.job()["status"]) == (posts, "completed")
+
+
+def test_a_backfill_of_what_is_missing_writes_nobody_elses_clues(bench: MemberBench) -> None:
+    member = bench.visitors()[0]
+    bench.note(member)
+    bench.drain()
+    sources = {clue["source"] for clue in bench.clues()}
+    plan = plan_backfill(bench.database, bench.engine().settings, SITE, MEMBER_APPS, str(member), only_missing=True)
+    request_backfill(bench.database, plan)
+    bench.drain(run_id="run-2")
+    assert {clue["source"] for clue in bench.clues()} == sources == {"ai_note"}
 
 
 def test_unchanged_data_cost_no_call_and_move_the_answers_expiry_on(bench: MemberBench) -> None:

@@ -241,6 +241,16 @@ def test_a_duplicate_lets_what_had_failed_for_good_be_asked_again(bench: MemberB
     assert "given_up" not in bench.job()["payload"]
 
 
+def test_what_a_duplicate_lets_be_asked_again_stays_so_when_the_running_job_goes_back(bench: MemberBench) -> None:
+    first = taken(bench, bench.consumption(MEMBER))
+    trigger_jobs.send_back(bench.connection, start(bench), SystemClock().now(), "x", {"app3_clue": "reply_invalid"})
+    running = start(bench)
+    assert running.given_up == {"app3_clue": "reply_invalid"}
+    assert taken(bench, bench.consumption(MEMBER)) == first
+    trigger_jobs.send_back(bench.connection, running, SystemClock().now(), "x", {"app7_customer": "reply_invalid"})
+    assert bench.job()["payload"]["given_up"] == {"app7_customer": "reply_invalid"}
+
+
 def test_within_one_batch_events_are_told_apart_as_well(bench: MemberBench) -> None:
     """What the batch itself makes is not in the table yet when its later events are looked at."""
     events = [bench.consumption(7), bench.consumption(8), bench.consumption(7), bench.consumption(7, is_forced=True), bench.consumption(7)]

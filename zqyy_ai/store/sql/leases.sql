@@ -8,7 +8,9 @@ UPDATE biz.ai_call_slots SET lease_expires_at = clock_timestamp() + %(lease)s WH
 UPDATE biz.ai_budget_reservations SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s
 
 -- name: renew_jobs
-UPDATE biz.ai_trigger_jobs SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s AND status = 'running'
+-- In the order in which intake locks them: rows that are locked in one order are never waited for in a circle.
+UPDATE biz.ai_trigger_jobs SET lease_expires_at = clock_timestamp() + %(lease)s
+WHERE id IN (SELECT id FROM biz.ai_trigger_jobs WHERE worker_id = %(worker_id)s AND status = 'running' ORDER BY id FOR UPDATE)
 
 -- name: renew_event_runs
 UPDATE biz.ai_event_runs SET lease_expires_at = clock_timestamp() + %(lease)s WHERE worker_id = %(worker_id)s AND closed_at IS NULL

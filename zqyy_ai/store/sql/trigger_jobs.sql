@@ -82,17 +82,18 @@ SET status = 'running', attempt = attempt + 1, fencing_token = fencing_token + 1
     not_before = NULL, waits_for = NULL, error_message = NULL
 WHERE id IN (
     SELECT id FROM (
-        SELECT waiting.id, row_number() OVER (PARTITION BY waiting.site_id ORDER BY waiting.priority DESC, waiting.id) AS place
+        -- Of sites that hold chains already, those with the fewest come first.
+        SELECT waiting.id, waiting.chains + row_number() OVER (PARTITION BY waiting.site_id ORDER BY waiting.priority DESC, waiting.id) AS place
         FROM (
             -- By site, each with a look of its own into the index: thousands of one site's jobs hide no other's.
-            SELECT site.site_id, least(%(most)s, %(most_of_site)s - coalesce(held.chains, 0)) AS room
+            SELECT site.site_id, coalesce(held.chains, 0) AS chains, least(%(most)s, %(most_of_site)s - coalesce(held.chains, 0)) AS room
             FROM biz.sites site
             LEFT JOIN unnest(%(site_ids)s::bigint[], %(chains)s::integer[]) AS held (site_id, chains) ON held.site_id = site.site_id
             WHERE coalesce(site.is_active, true)
         ) AS site
         CROSS JOIN LATERAL (
             -- SKIP LOCKED: of two runs that look at once, each takes rows of its own, and neither waits for the other.
-            SELECT job.id, job.site_id, job.priority FROM biz.ai_trigger_jobs job
+            SELECT job.id, job.site_id, job.priority, site.chains FROM biz.ai_trigger_jobs job
             WHERE job.site_id = site.site_id AND job.status = 'pending' AND job.event_type <> 'dws_completed' AND job.dedup_key IS NOT NULL
               AND NOT job.is_own_run AND job.priority >= %(least_priority)s AND job.attempt BETWEEN %(least_attempt)s AND %(most_attempt)s
               AND (job.not_before IS NULL OR job.not_before <= clock_timestamp())
@@ -191,7 +192,9 @@ RETURNING id
 UPDATE biz.ai_trigger_jobs
 SET status = 'pending', not_before = %(not_before)s, waits_for = %(waits_for)s, error_message = %(error_message)s,
     failed_rounds = failed_rounds + %(failed_rounds)s,
-    payload = coalesce(payload, '{}') || jsonb_build_object('given_up', %(given_up)s::jsonb), attempt = greatest(attempt - 1, 0), sent_back_count = sent_back_count + 1,
+    -- Added to what the row says now: an event that came meanwhile may have asked for everything anew.
+    payload = coalesce(payload, '{}') || jsonb_build_object('given_up', coalesce(payload -> 'given_up', '{}') || %(given_up)s::jsonb),
+    attempt = greatest(attempt - 1, 0), sent_back_count = sent_back_count + 1,
     lease_expires_at = NULL, worker_id = NULL, run_requested_at = NULL
 WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s AND status = 'running'
 RETURNING id
@@ -243,7 +246,7 @@ WITH lost AS (
     FROM biz.ai_trigger_jobs job
     -- Whoever lives renews its leases within moments of the database's start: nobody is given up for an outage.
     WHERE status = 'running' AND (lease_expires_at < clock_timestamp() AND pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds' OR (%(run_id)s::text IS NOT NULL AND run_id = %(run_id)s))
-    FOR UPDATE
+    ORDER BY id FOR UPDATE
 )
 UPDATE biz.ai_trigger_jobs job
 SET status = CASE WHEN is_own_run THEN 'failed' WHEN spent >= %(max_attempts)s THEN 'dead' ELSE 'pending' END, attempt = greatest(spent, 0),
