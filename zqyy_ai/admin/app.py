@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI
 from zqyy_ai.admin.body_limit import BodyLimit
 from zqyy_ai.admin.problems import MEDIA_TYPE, ProblemDetails, add_problem_handlers
 from zqyy_ai.admin.request_ids import RequestIds
-from zqyy_ai.admin.routes import session
+from zqyy_ai.admin.routes import runtime_context, session
 from zqyy_ai.admin.services import Services
 
 _DESCRIPTION = """台球门店 AI 洞察的管理接口：查看与操作任务、调用记录、缓存、预算、告警与触发器。
@@ -53,5 +53,6 @@ def create_app(services: Services) -> FastAPI:
 
 def _api() -> APIRouter:
     api = APIRouter(prefix="/api", responses=_ERRORS)  # type: ignore[arg-type]  # its type wants `dict[int | str, …]`
+    api.include_router(runtime_context.router)
     api.include_router(session.router)
     return api

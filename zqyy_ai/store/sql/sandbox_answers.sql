@@ -76,7 +76,7 @@ FROM (
 ) AS own
 GROUP BY cache_type, target_id
 
--- name: of_site
+-- name: of_target
 -- For who looks at what the sandbox brought; of all dates unless one is named.
 SELECT id, cache_type, site_id, target_id, sandbox_date, result_json, score, triggered_by, created_at, expires_at, run_log_id
 FROM biz.ai_sandbox_answers
