@@ -284,7 +284,7 @@ def test_five_thousand_events_of_a_site_hold_up_another_sites_for_a_moment_only(
     bench.consumption(MEMBER, site_id=OTHER_SITE)
     began = time.monotonic()
     assert bench.take_in() == IntakeCount(accepted=5001)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 8, "some 0.6 s on a quiet machine"
     assert [job["site_id"] for job in bench.jobs()][-1] == OTHER_SITE
 
 
