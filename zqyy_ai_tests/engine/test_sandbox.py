@@ -221,15 +221,16 @@ def test_each_application_is_told_what_the_sandbox_answered_and_never_what_is_li
     member, assistant = busy_member(bench)
     fire_everything(bench, member, assistant)
     bench.drain(run_id="live")
-    bench.connection.execute(
-        "UPDATE biz.ai_cache SET result_json = replace(result_json::text, '客', '现')::jsonb WHERE cache_type <> 'app2_finance'"
-    )
+    marked = bench.connection.execute(
+        "UPDATE biz.ai_cache SET result_json = replace(result_json::text, '，', '鑫，')::jsonb WHERE result_json::text LIKE '%%，%%' RETURNING cache_type"
+    ).fetchall()
+    assert {row["cache_type"] for row in marked} >= {"app4_analysis", "app5_tactics"}
     bench.emulator.reset()
     switch(bench)
     request_app(bench.database, AppType.TACTICS, SITE, member, assistant_id=assistant)
     bench.drain(run_id="first")
     [alone] = bench.prompts(AppType.TACTICS)
-    assert alone.facts["关系分析"] is None
+    assert alone.facts["助教分析"] is None
     assert "<history>" not in alone.text
 
     request_app(bench.database, AppType.ANALYSIS, SITE, member, assistant_id=assistant)
@@ -237,10 +238,11 @@ def test_each_application_is_told_what_the_sandbox_answered_and_never_what_is_li
     request_app(bench.database, AppType.TACTICS, SITE, member, assistant_id=assistant)
     bench.drain(run_id="third")
     newest = bench.prompts(AppType.TACTICS)[-1]
-    assert newest.facts["关系分析"] is not None
+    assert newest.facts["助教分析"] is not None
     assert "<history>" in newest.text
     [analysis] = sandbox_answers(bench, AppType.ANALYSIS)
     assert analysis["result_json"]["_references"]["member_id"] == member
+    assert "鑫" not in "".join(prompt.text for prompt in bench.prompts())
 
 
 def test_an_unchanged_prompt_is_reused_within_its_date_alone(bench: MemberBench) -> None:
