@@ -25,6 +25,7 @@ from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool
 from zqyy_ai.engine.intake import take_batch_in
 from zqyy_ai.engine.job_ending import Ends, ending_of, left, tell_of_end, write_ending, write_plain_ending
 from zqyy_ai.engine.member_chain import MemberChain, StepOutcome, work_of_job
+from zqyy_ai.engine.member_requests import RUN_APP_PRIORITY
 from zqyy_ai.guards.call_pauses import pause_in_force
 from zqyy_ai.store import event_runs, events, sites, trigger_jobs
 from zqyy_ai.store.database import Connection
@@ -62,6 +63,7 @@ class EventRun:
         self._feeder = threading.Thread(target=self._feed, name="zqyy-ai feeder", daemon=True)
         self._worked_at = self._opened_at = self._touched_at = time.monotonic()
         self._may_wait_more = False
+        self._may_hold_unknown = False
         self._has_more_events = False
         self._unended: set[int] = set()
         self._failed_job_id: int | None = None
@@ -212,22 +214,34 @@ class EventRun:
             logger.warning("event_run.claim_interrupted cause=%s", type(lost).__name__)
 
     def _claim(self) -> None:
-        """As many jobs as there is room for; a site that holds none gets one in any case, backfills get what is left."""
+        """As many jobs as there is room for, the urgent ones first; backfills get what is left."""
         with self._claiming:
             if not self._may_claim():
                 return
-            # Backfills under way take no event's place: their steps come after its.
-            held = self._pool.open_by_site(LEAST_EVENT_PRIORITY)
-            room = self._threads * _CHAINS_PER_THREAD - sum(held.values())
-            if room > 0:
-                jobs = self._claimed(held, most=room, most_of_site=self._threads, least_priority=LEAST_EVENT_PRIORITY)
-            else:
-                jobs = self._claimed(held, most=self._threads, most_of_site=1, least_priority=LEAST_EVENT_PRIORITY)
-            held = self._pool.open_by_site(LEAST_PRIORITY)
-            spare = self._threads - sum(held.values())
-            if spare > 0:
-                jobs += self._claimed(held, most=spare, most_of_site=self._threads, least_priority=LEAST_PRIORITY)
-            self._may_wait_more = bool(jobs)
+            have_all = [self._claim_from(least_priority) for least_priority in (RUN_APP_PRIORITY, LEAST_EVENT_PRIORITY)]
+            have_all.append(self._claim_backfills())
+            self._may_wait_more = not all(have_all)
+
+    def _claim_from(self, least_priority: int) -> bool:
+        """True when nothing of this priority or above is left to claim now.
+
+        What is less urgent takes no place: its steps come later. Where there is no room, a site that holds less than its share gets it all the
+        same, so that those who came first can't keep others out.
+        """
+        held = self._pool.open_by_site(least_priority)
+        most = self._threads * _CHAINS_PER_THREAD
+        room = most - sum(held.values())
+        if room > 0:
+            return len(self._claimed(held, most=room, most_of_site=most, least_priority=least_priority)) < room
+        share = max(most // (len(held) + 1), 1)
+        self._claimed(held, most=self._threads, most_of_site=share, least_priority=least_priority)
+        return False
+
+    def _claim_backfills(self) -> bool:
+        """For threads that nothing else needs: the sites take turns, and a site that only fills up must not take one from another's events."""
+        held = self._pool.open_by_site(LEAST_PRIORITY)
+        room = self._threads - sum(held.values())
+        return room > 0 and len(self._claimed(held, most=room, most_of_site=room, least_priority=LEAST_PRIORITY)) < room
 
     def _may_claim(self) -> bool:
         """Not during a pause: jobs wait in the queue, and the end of the pause wakes this run, which stays open for it."""
@@ -257,13 +271,15 @@ class EventRun:
     ) -> list[TriggerJob]:
         worker = self._engine.worker
         known = {chain.work.job.id for chain in self._pool.open_chains} | self._unended
-        may_be_claimed = False
 
         def claim(connection: Connection) -> list[TriggerJob]:
-            nonlocal may_be_claimed
-            # A repetition may have its jobs already, though the confirmation got lost.
-            found = trigger_jobs.held_by_worker(connection, run_id=self._run_id, worker_id=worker.id, known=known) if may_be_claimed else []
-            may_be_claimed = True
+            # A repetition, or the claim after one that failed, may have its jobs already, though the confirmation got lost.
+            found = (
+                trigger_jobs.held_by_worker(connection, run_id=self._run_id, worker_id=worker.id, known=known)
+                if self._may_hold_unknown
+                else []
+            )
+            self._may_hold_unknown = True
             return found or trigger_jobs.claim_member_jobs(
                 connection,
                 run_id=self._run_id,
@@ -279,6 +295,7 @@ class EventRun:
         jobs = self._engine.database.patiently(claim)
         for job in jobs:
             self._begin(job)
+        self._may_hold_unknown = False
         if jobs:
             self._worked_at = time.monotonic()
         return jobs

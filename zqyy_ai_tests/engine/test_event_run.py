@@ -7,7 +7,8 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,8 @@ from zqyy_ai.engine.member_requests import plan_backfill, request_app, request_b
 from zqyy_ai.engine.recovery import recover_cancelled_run, recover_dead_run, recover_lost_leases
 from zqyy_ai.engine.step import StepStatus
 from zqyy_ai.store import event_runs, step_claims, trigger_jobs
+from zqyy_ai.store.database import Connection, Database
+from zqyy_ai.store.trigger_jobs import TriggerJob
 from zqyy_ai_tests.engine.member_bench import OTHER_SITE, SITE, MemberBench, Row, app_id, names, results, told
 from zqyy_ai_tests.engine.workbench import alerts, held_rows, logs, settings_for, spent, wait_until
 
@@ -141,6 +144,26 @@ def test_connections_that_are_cut_again_and_again_cost_no_job_and_no_second_call
     assert (held_rows(bench.connection), spent(bench.connection)[1]) == (0, 0)
 
 
+def test_jobs_whose_claim_was_never_confirmed_are_taken_by_the_next_look(bench: MemberBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[TriggerJob] = []
+    patiently = Database.patiently
+
+    def lose_the_first_claim(database: Database, work: Callable[[Connection], object], **how: bool) -> object:
+        result = patiently(database, work, **how)
+        if isinstance(result, list) and result and not lost:
+            lost.extend(result)
+            raise psycopg.OperationalError("the database was away for longer than anybody waits")
+        return result
+
+    monkeypatch.setattr(Database, "patiently", lose_the_first_claim)
+    for member in bench.visitors()[:3]:
+        bench.note(member)
+    with bench.open_run():
+        bench.wait_for_jobs(lambda statuses: statuses == all_are(DONE, 3))
+    assert len(lost) == 3
+    assert {job["attempt"] for job in bench.jobs()} == {1}
+
+
 def test_two_runs_share_the_work_and_no_job_is_done_twice(bench: MemberBench) -> None:
     bench.emulator.plan(latency={"seconds": 0.05})
     members = [(site, member) for site in (SITE, OTHER_SITE) for member in bench.visitors(site)]
@@ -198,11 +221,7 @@ def test_five_thousand_events_of_one_site_delay_another_sites_first_call_by_one_
     call_seconds = 3.0
     bench.emulator.plan(latency={"seconds": call_seconds})
     with bench.open_run(ZQYY_LLM_CONCURRENCY="4"):
-        bench.connection.execute(
-            "SELECT biz.fire_ai_event(%s, jsonb_build_object('site_id', %s::bigint, 'member_id', number, 'note_content', '客人喜欢安静的台'))"
-            " FROM generate_series(1, 5000) AS number",
-            [EventName.NOTE_CREATED, SITE],
-        )
+        flood(bench, SITE, 5000)
         wait_until(lambda: bench.emulator.posts >= calls_before)
         fired_at = datetime.now(UTC)
         bench.note(bench.visitors(OTHER_SITE)[0], "客人要充值", site_id=OTHER_SITE)
@@ -212,6 +231,54 @@ def test_five_thousand_events_of_one_site_delay_another_sites_first_call_by_one_
     assert waited_seconds < 2 * call_seconds, "one call and the intake of the five thousand"
     assert set(bench.statuses()) <= {DONE, PENDING}
     assert held_rows(bench.connection) == 0
+
+
+def flood(bench: MemberBench, site_id: int, events: int) -> None:
+    """Notes of as many members, whom the warehouse need not know."""
+    bench.connection.execute(
+        "SELECT biz.fire_ai_event(%s, jsonb_build_object('site_id', %s::bigint, 'member_id', number, 'note_content', '客人喜欢安静的台'))"
+        " FROM generate_series(1, %s) AS number",
+        [EventName.NOTE_CREATED, site_id, events],
+    )
+
+
+def running(bench: MemberBench) -> dict[int, int]:
+    """How many jobs each site has under way."""
+    return dict(Counter(job["site_id"] for job in bench.jobs() if job["status"] == "running"))
+
+
+def test_a_site_that_is_alone_keeps_all_threads_at_work(bench: MemberBench) -> None:
+    """As many chains wait behind those in a call as there are threads, so that none stands idle until the next look."""
+    bench.emulator.plan(latency={"seconds": 1.0})
+    with bench.open_run(ZQYY_LLM_CONCURRENCY="4"):
+        flood(bench, SITE, 20)
+        wait_until(lambda: bench.emulator.in_flight == 4)
+        wait_until(lambda: running(bench) == {SITE: 8})
+        bench.emulator.plan()
+        bench.wait_for_jobs(lambda statuses: statuses == all_are(DONE, 20))
+
+
+def test_a_site_that_comes_after_several_flooded_ones_gets_its_share(bench: MemberBench) -> None:
+    bench.emulator.plan(latency={"seconds": 4.0})
+    flooded, late = (SITE, OTHER_SITE, 2001, 2002), 2003
+    bench.connection.execute("INSERT INTO biz.sites (site_id, site_name) SELECT id, '新店' FROM generate_series(2001, 2003) AS id")
+    with bench.open_run(ZQYY_LLM_CONCURRENCY="16"):
+        for site_id in flooded:
+            flood(bench, site_id, 30)
+        wait_until(lambda: sum(running(bench).values()) >= 32)
+        flood(bench, late, 30)
+        wait_until(lambda: running(bench).get(late, 0) >= 6)
+        assert DONE not in bench.statuses(), "it waited for no chain of the others"
+
+
+def test_what_a_person_asks_for_is_taken_though_the_run_is_full(bench: MemberBench) -> None:
+    bench.emulator.plan(latency={"seconds": 2.0})
+    with bench.open_run(ZQYY_LLM_CONCURRENCY="2"):
+        flood(bench, SITE, 20)
+        wait_until(lambda: running(bench) == {SITE: 4})
+        job_id = request_app(bench.database, AppType.CUSTOMER, SITE, bench.visitors()[0])
+        wait_until(lambda: any(prompt.app_id == app_id(AppType.CUSTOMER) for prompt in bench.prompts()))
+        assert DONE not in [job["status"] for job in bench.jobs() if job["id"] != job_id], "it waited for a call, not for a chain"
 
 
 def test_the_first_events_of_a_full_inbox_are_asked_about_before_the_last_ones_are_read(bench: MemberBench) -> None:
