@@ -13,7 +13,7 @@ them is there when the job says `completed`.
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import psycopg
@@ -22,9 +22,10 @@ from psycopg_pool import PoolTimeout
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool
-from zqyy_ai.engine.intake import take_in
-from zqyy_ai.engine.job_ending import ending_of, left, tell_of_end, write_ending
+from zqyy_ai.engine.intake import take_batch_in
+from zqyy_ai.engine.job_ending import Ends, ending_of, left, tell_of_end, write_ending, write_plain_ending
 from zqyy_ai.engine.member_chain import MemberChain, StepOutcome, work_of_job
+from zqyy_ai.engine.member_requests import RUN_APP_PRIORITY
 from zqyy_ai.guards.call_pauses import pause_in_force
 from zqyy_ai.store import event_runs, events, sites, trigger_jobs
 from zqyy_ai.store.database import Connection
@@ -62,11 +63,16 @@ class EventRun:
         self._feeder = threading.Thread(target=self._feed, name="zqyy-ai feeder", daemon=True)
         self._worked_at = self._opened_at = self._touched_at = time.monotonic()
         self._may_wait_more = False
+        self._may_hold_unknown = False
+        self._has_more_events = False
+        self._unended: set[int] = set()
+        self._failed_job_id: int | None = None
 
-    def outcomes(self) -> Iterator[StepOutcome]:
+    def outcomes(self) -> Generator[StepOutcome]:
         """Each step's outcome as soon as it is known, until the run has closed.
 
-        Leaving early lets calls under way end and be written, starts no new one, and gives the jobs back at once.
+        Leaving early lets calls under way end and be written, starts no new one, and gives the jobs back at once. A consumer that an outcome
+        fails throws its exception in here: that outcome's job does not go back, and has spent its attempt.
         """
         self._open()
         self._feeder.start()
@@ -77,7 +83,11 @@ class EventRun:
                     self._end(taken.chain)
                     self._claim_more()
                 elif taken is not None:
-                    yield taken
+                    try:
+                        yield taken
+                    except Exception:
+                        self._failed_job_id = taken.job_id
+                        raise
                 self._touch()
         finally:
             self._stop()
@@ -99,7 +109,8 @@ class EventRun:
         Others take over at once: the run is closed before its calls under way end, and what waits in it goes back before that too.
         """
         self._is_taking = False
-        if not self._is_closed.is_set():
+        if not self._is_closed.is_set() or self._pool.open_chains:
+            # Also one that takes nothing more: what waits at a guard in it would send its call long after.
             self._engine.worker.stopping.set()
         self._is_closed.set()
         self._feeder.join()
@@ -112,6 +123,10 @@ class EventRun:
     def _leave(self, chains: list[MemberChain]) -> None:
         """Their jobs go back, also where the chain is over: what it brought was not told yet, and the next round takes it over."""
         for chain in chains:
+            if chain.work.job.id == self._failed_job_id:
+                # Stays running and holds its member: recovery takes it, and counts the attempt.
+                self._pool.forget(chain)
+                continue
             try:
                 self._end(chain, is_left=True)
             except Exception:
@@ -153,7 +168,8 @@ class EventRun:
                 with self._engine.database.listener() as listener:
                     listener.execute(b"LISTEN " + WORK_CHANNEL.encode())
                     while self._look():
-                        _wait_for_work(listener)
+                        if not self._has_more_events:
+                            _wait_for_work(listener)
             except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as lost:
                 logger.warning("event_run.feeding_interrupted cause=%s", type(lost).__name__)
                 self._is_closed.wait(_RECONNECT_SECONDS)
@@ -179,7 +195,8 @@ class EventRun:
             self._close()
             self._is_taking = False
             return False
-        take_in(self._engine.database, self._engine.clock, self._engine.runtime_context)
+        # A batch a look: of fifty thousand events the first ones' calls begin before the last ones are read.
+        _, self._has_more_events = take_batch_in(self._engine.database, self._engine.clock, self._engine.runtime_context)
         self._claim()
         self._claim_a_last_attempt()
         if self._may_close():
@@ -197,22 +214,34 @@ class EventRun:
             logger.warning("event_run.claim_interrupted cause=%s", type(lost).__name__)
 
     def _claim(self) -> None:
-        """As many jobs as there is room for; a site that holds none gets one in any case, backfills get what is left."""
+        """As many jobs as there is room for, the urgent ones first; backfills get what is left."""
         with self._claiming:
             if not self._may_claim():
                 return
-            # Backfills under way take no event's place: their steps come after its.
-            held = self._pool.open_by_site(LEAST_EVENT_PRIORITY)
-            room = self._threads * _CHAINS_PER_THREAD - sum(held.values())
-            if room > 0:
-                jobs = self._claimed(held, most=room, most_of_site=self._threads, least_priority=LEAST_EVENT_PRIORITY)
-            else:
-                jobs = self._claimed(held, most=self._threads, most_of_site=1, least_priority=LEAST_EVENT_PRIORITY)
-            held = self._pool.open_by_site(LEAST_PRIORITY)
-            spare = self._threads - sum(held.values())
-            if spare > 0:
-                jobs += self._claimed(held, most=spare, most_of_site=self._threads, least_priority=LEAST_PRIORITY)
-            self._may_wait_more = bool(jobs)
+            have_all = [self._claim_from(least_priority) for least_priority in (RUN_APP_PRIORITY, LEAST_EVENT_PRIORITY)]
+            have_all.append(self._claim_backfills())
+            self._may_wait_more = not all(have_all)
+
+    def _claim_from(self, least_priority: int) -> bool:
+        """True when nothing of this priority or above is left to claim now.
+
+        What is less urgent takes no place: its steps come later. Where there is no room, a site that holds less than its share gets it all the
+        same, so that those who came first can't keep others out.
+        """
+        held = self._pool.open_by_site(least_priority)
+        most = self._threads * _CHAINS_PER_THREAD
+        room = most - sum(held.values())
+        if room > 0:
+            return len(self._claimed(held, most=room, most_of_site=most, least_priority=least_priority)) < room
+        share = max(most // (len(held) + 1), 1)
+        self._claimed(held, most=self._threads, most_of_site=share, least_priority=least_priority)
+        return False
+
+    def _claim_backfills(self) -> bool:
+        """For threads that nothing else needs: the sites take turns, and a site that only fills up must not take one from another's events."""
+        held = self._pool.open_by_site(LEAST_PRIORITY)
+        room = self._threads - sum(held.values())
+        return room > 0 and len(self._claimed(held, most=room, most_of_site=room, least_priority=LEAST_PRIORITY)) < room
 
     def _may_claim(self) -> bool:
         """Not during a pause: jobs wait in the queue, and the end of the pause wakes this run, which stays open for it."""
@@ -241,14 +270,16 @@ class EventRun:
         self, held: dict[int, int], *, most: int, most_of_site: int, least_priority: int, attempts: range | None = None
     ) -> list[TriggerJob]:
         worker = self._engine.worker
-        known = {chain.work.job.id for chain in self._pool.open_chains}
-        may_be_claimed = False
+        known = {chain.work.job.id for chain in self._pool.open_chains} | self._unended
 
         def claim(connection: Connection) -> list[TriggerJob]:
-            nonlocal may_be_claimed
-            # A repetition may have its jobs already, though the confirmation got lost.
-            found = trigger_jobs.held_by_worker(connection, run_id=self._run_id, worker_id=worker.id, known=known) if may_be_claimed else []
-            may_be_claimed = True
+            # A repetition, or the claim after one that failed, may have its jobs already, though the confirmation got lost.
+            found = (
+                trigger_jobs.held_by_worker(connection, run_id=self._run_id, worker_id=worker.id, known=known)
+                if self._may_hold_unknown
+                else []
+            )
+            self._may_hold_unknown = True
             return found or trigger_jobs.claim_member_jobs(
                 connection,
                 run_id=self._run_id,
@@ -264,6 +295,7 @@ class EventRun:
         jobs = self._engine.database.patiently(claim)
         for job in jobs:
             self._begin(job)
+        self._may_hold_unknown = False
         if jobs:
             self._worked_at = time.monotonic()
         return jobs
@@ -287,7 +319,7 @@ class EventRun:
                 if trigger_jobs.finish(connection, job, JobStatus.FAILED, why):
                     tell_of_end(connection, job, JobStatus.FAILED, why)
 
-            self._engine.database.write_surely(fail)
+            self._is_written(job, fail, lambda connection: write_plain_ending(connection, job, Ends(JobStatus.FAILED)))
             return
         self._pool.add(MemberChain(self._engine, work))
 
@@ -318,21 +350,51 @@ class EventRun:
             logger.warning("event_run.not_touched")
 
     def _end(self, chain: MemberChain, *, is_left: bool = False) -> None:
+        """A job whose end the database refuses stays running, and holds its member: recovery takes it, and counts the attempt."""
         self._worked_at = time.monotonic()
-        now = self._engine.clock.now()
+        is_ended = False
         try:
-            if not chain.is_lost:
-                ending = left(now) if is_left else ending_of(chain, now=now, is_any_held=lambda: self._is_any_held(chain))
-                self._engine.step.write_late_log_ends()
-                self._engine.database.write_surely(lambda connection: write_ending(connection, chain, ending))
+            is_ended = chain.is_lost or self._write_end(chain, is_left=is_left)
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            is_ended = True  # An outage is not its fault.
+            raise
         finally:
             self._pool.forget(chain)
-            chain.end()
+            if is_ended:
+                chain.end()
+
+    def _write_end(self, chain: MemberChain, *, is_left: bool) -> bool:
+        """False when the database takes no end of this job."""
+        now = self._engine.clock.now()
+        ending = left(now) if is_left else ending_of(chain, now=now, is_any_held=lambda: self._is_any_held(chain))
+        self._engine.step.write_late_log_ends()
+        return self._is_written(
+            chain.work.job,
+            lambda connection: write_ending(connection, chain, ending),
+            lambda connection: write_plain_ending(connection, chain.work.job, ending),
+        )
+
+    def _is_written(self, job: TriggerJob, *ways: Callable[[Connection], object]) -> bool:
+        """By the first of `ways` that the database takes; a lost connection is raised. One job's end is never the end of all."""
+        for write in ways:
+            try:
+                self._engine.database.write_surely(write)
+                return True
+            except (psycopg.OperationalError, psycopg.InterfaceError):
+                raise
+            except Exception:
+                logger.exception("event_run.end_refused job=%s", job.id)
+        self._unended.add(job.id)
+        return False
 
     def _is_any_held(self, chain: MemberChain) -> bool:
-        return self._engine.database.patiently(
-            lambda connection: self._engine.guards.breaker.is_any_held(connection, set(chain.work.apps)), in_one_transaction=False
-        )
+        try:
+            return self._engine.database.patiently(
+                lambda connection: self._engine.guards.breaker.is_any_held(connection, set(chain.work.apps)), in_one_transaction=False
+            )
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            # Not known: the job goes back, which costs it nothing, and is not ended for an outage of ours.
+            return True
 
 
 def _wait_for_work(listener: psycopg.Connection[Any]) -> None:

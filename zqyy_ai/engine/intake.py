@@ -8,6 +8,7 @@ A batch is decided in memory and written in a few round trips: thousands of one 
 
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from zqyy_ai.domain.personal_numbers import mask_personal_numbers
 from zqyy_ai.domain.runtime_context import RuntimeContext
 from zqyy_ai.store import alerts, events, sites, trigger_jobs, triggers
 from zqyy_ai.store.alerts import Alert, AlertType
-from zqyy_ai.store.database import Connection, Database
+from zqyy_ai.store.database import Connection, Database, is_connection_lost, what_is_only_shown
 from zqyy_ai.store.events import InboxEvent
 from zqyy_ai.store.sites import Site
 from zqyy_ai.store.trigger_jobs import NewJob, TriggerJob
@@ -32,6 +33,8 @@ from zqyy_ai.store.triggers import Trigger
 logger = logging.getLogger(__name__)
 
 _BATCH = 500
+# The sensors and schedules that take events in must end before Dagster's daemon gives them up, after 60 s.
+_LONGEST_SECONDS = 30.0
 LARGEST_PAYLOAD_BYTES = 256 * 1024
 # An inbox that nobody has emptied for so long is not worked off behind people's backs, for money.
 OLDEST_MEMBER_EVENT = timedelta(days=7)
@@ -74,21 +77,34 @@ class _Ignored(Exception):
 
 
 def take_in(database: Database, clock: Clock, runtime_context: RuntimeContext) -> IntakeCount:
-    """Handles all waiting events, oldest first. Safe to call from anywhere at any time."""
+    """Handles waiting events, oldest first, until there are none or half a minute is over. Safe to call from anywhere at any time."""
     count = IntakeCount()
+    deadline = time.monotonic() + _LONGEST_SECONDS
     while True:
-        with database.transaction() as connection:
-            events.lock_intake(connection)
-            waiting = events.waiting_events(connection, _BATCH, largest_bytes=LARGEST_PAYLOAD_BYTES)
-            intake = _Intake(connection, clock, runtime_context)
-            handled = intake.handle_together(waiting)
-            if handled is None:
-                # The database refuses something of one of them. One by one: it must not hold up the others.
-                handled = sum((intake.handle_alone(event) for event in waiting), IntakeCount())
-            intake.tell()
+        handled, has_more = take_batch_in(database, clock, runtime_context)
         count += handled
-        if len(waiting) < _BATCH:
+        if not has_more or time.monotonic() > deadline:
             return count
+
+
+def take_batch_in(database: Database, clock: Clock, runtime_context: RuntimeContext) -> tuple[IntakeCount, bool]:
+    """The oldest 500 waiting events at most, for who has other things to do in between; and whether there may be more.
+
+    A batch that a deadlock has chosen as its victim, or whose connection was lost, is handled again: what was handled is not waiting any more.
+    """
+
+    def take(connection: Connection) -> tuple[IntakeCount, bool]:
+        events.lock_intake(connection)
+        waiting = events.waiting_events(connection, _BATCH, largest_bytes=LARGEST_PAYLOAD_BYTES)
+        intake = _Intake(connection, clock, runtime_context)
+        handled = intake.handle_together(waiting)
+        if handled is None:
+            # The database refuses something of one of them. One by one: it must not hold up the others.
+            handled = sum((intake.handle_alone(event) for event in waiting), IntakeCount())
+        intake.tell()
+        return handled, len(waiting) == _BATCH
+
+    return database.patiently(take)
 
 
 @dataclass(slots=True)
@@ -131,35 +147,38 @@ class _Intake:
     _triggers: dict[EventName, Trigger | None] = field(default_factory=dict)
     _fired: set[int] = field(default_factory=set)
     _told: list[Alert] = field(default_factory=list)
+    _refused: str = ""
 
     def handle_together(self, waiting: list[InboxEvent]) -> IntakeCount | None:
         """All of them, or none and None when the database refuses to store one."""
-        before = list(self._told)
+        return self._handled(waiting)
+
+    def handle_alone(self, event: InboxEvent) -> IntakeCount:
+        handled = self._handled([event])
+        if handled is not None:
+            return handled
+        self._reject(event, _Rejected("payload_unstorable", f"payload 无法保存({self._refused})"))
+        return IntakeCount(rejected=1)
+
+    def _handled(self, waiting: list[InboxEvent]) -> IntakeCount | None:
+        """None when the database refuses; then nothing of them is left, neither there nor here."""
+        told, fired = list(self._told), set(self._fired)
         try:
             with self.connection.transaction():
                 return self._handle(waiting)
         except psycopg.Error as refused:
-            if _is_connection_lost(refused):
+            if is_connection_lost(refused):
                 raise
-            self._told = before
+            self._told, self._fired, self._refused = told, fired, type(refused).__name__
             return None
-
-    def handle_alone(self, event: InboxEvent) -> IntakeCount:
-        try:
-            with self.connection.transaction():
-                return self._handle([event])
-        except psycopg.Error as refused:
-            if _is_connection_lost(refused):
-                raise
-            self._reject(event, _Rejected("payload_unstorable", f"payload 无法保存({type(refused).__name__})"))
-            return IntakeCount(rejected=1)
 
     def tell(self) -> None:
         """What operators see of the batch; last in the transaction, as alerts want it."""
         for trigger_id in sorted(self._fired):
             triggers.record_run(self.connection, trigger_id, self.clock.now())
         for alert in self._told:
-            alerts.raise_alert(self.connection, alert)
+            with what_is_only_shown(self.connection, "intake.rejected"):
+                alerts.raise_alert(self.connection, alert)
 
     def _handle(self, waiting: list[InboxEvent]) -> IntakeCount:
         count, wanted = IntakeCount(), []
@@ -190,6 +209,8 @@ class _Intake:
             raise _Rejected("unknown_event", f"未知事件 {_shown_name(event.event_name)}") from None
         if event.payload_bytes is not None and event.payload_bytes > LARGEST_PAYLOAD_BYTES:
             raise _Rejected("payload_too_large", f"payload 超过 {LARGEST_PAYLOAD_BYTES // 1024} KiB")
+        if not event.is_readable:
+            raise _Rejected("payload_unreadable", "payload 无法读取:展开后超出数据库的上限")
         payload = _payload(event)
         try:
             parsed = parse_event(name, payload)
@@ -296,13 +317,6 @@ class _Intake:
         name = _shown_name(event.event_name)
         logger.warning("intake.rejected event_id=%s reason=%s", event.id, why)
         self._told.append(Alert(AlertType.EVENT_REJECTED, f"事件 {name} 被拒绝:{why}", detail=f"{name}|{why.kind}"))
-
-
-def _is_connection_lost(error: psycopg.Error) -> bool:
-    """As against a table that refuses what an event brings: too much, or against a rule of an adopted table's."""
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not isinstance(
-        error, psycopg.errors.ProgramLimitExceeded
-    )
 
 
 def _shown_name(name: str | None) -> str:

@@ -22,6 +22,7 @@ from zqyy_ai.store.trigger_jobs import TriggerJob
 # A job whose steps fail for a passing cause comes back so often, and without a bound while a breaker is open: an outage is not its fault.
 MOST_FAILED_ROUNDS = 5
 _LEFT = "运行进程被停止,等待重新执行"
+_UNWRITABLE = "详情无法写入数据库,见运行日志"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,15 @@ def write_ending(connection: Connection, chain: MemberChain, ending: GoesBack | 
         return
     if trigger_jobs.finish(connection, job, ending.status, ending.why):
         tell_of_end(connection, job, ending.status, ending.why)
+
+
+def write_plain_ending(connection: Connection, job: TriggerJob, ending: GoesBack | Ends) -> None:
+    """The same without what the database may have refused to store: no words of others, nothing but the job's row."""
+    if isinstance(ending, GoesBack):
+        back = (ending.not_before, _UNWRITABLE, job.given_up)
+        trigger_jobs.send_back(connection, job, *back, waits_for_budget=ending.waits_for_budget, has_failed=ending.has_failed)
+    else:
+        trigger_jobs.finish(connection, job, ending.status, None if ending.status is JobStatus.COMPLETED else _UNWRITABLE)
 
 
 def tell_of_end(connection: Connection, job: TriggerJob, status: JobStatus, why: str | None) -> None:

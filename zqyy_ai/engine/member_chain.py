@@ -152,19 +152,23 @@ def _clue_source(event_type: EventType, payload: dict[str, Any]) -> ClueSource:
 
 def _note(payload: dict[str, Any]) -> Note:
     """The note that an event brought. A time that can't be read is left out: the note's words count."""
-    written_at: datetime | None = None
-    try:
-        written_at = datetime.fromisoformat(str(payload.get("noted_by_created_at") or ""))
-    except ValueError:
-        written_at = None
     name = payload.get("noted_by_name")
     note_id = payload.get("note_id")
     return Note(
         note_id=note_id if isinstance(note_id, int) else None,
         content=str(payload["note_content"]),
         noted_by_name=str(name) if name else None,
-        created_at=written_at if written_at is None or written_at.tzinfo is not None else written_at.replace(tzinfo=SHANGHAI),
+        created_at=_moment(payload.get("noted_by_created_at")),
     )
+
+
+def _moment(text: object) -> datetime | None:
+    """In Shanghai's time, which one without an offset is of. Of the first and last hours of the calendar there is none."""
+    try:
+        moment = datetime.fromisoformat(str(text or ""))
+        return moment.replace(tzinfo=SHANGHAI) if moment.tzinfo is None else moment.astimezone(SHANGHAI)
+    except (ValueError, OverflowError):
+        return None
 
 
 class MemberChain:

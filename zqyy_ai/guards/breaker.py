@@ -30,6 +30,7 @@ from zqyy_ai.guards import SQL_PACKAGE
 from zqyy_ai.guards.call_pauses import refuse_while_paused
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
+from zqyy_ai.store.storable_text import storable_or_none
 
 EVERY_APP = "*"
 _PAUSE = ""
@@ -228,7 +229,7 @@ class BreakerGuard:
                 "retry_at": breaker.retry_at,
                 "probe_token": breaker.probe_token,
                 "probe_lease_expires_at": breaker.probe_lease_expires_at,
-                "reason": breaker.reason,
+                "reason": storable_or_none(breaker.reason),
             },
         )
 

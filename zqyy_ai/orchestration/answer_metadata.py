@@ -1,10 +1,15 @@
 """What an operator sees of an answer at its materialisation: a preview, what it cost, how long it holds, where its run log is."""
 
+import logging
+from collections.abc import Callable
+
 import dagster as dg
 
 from zqyy_ai.domain.number_check import NUMBER_CHECK
 from zqyy_ai.engine.step import StepResult, StepStatus
 from zqyy_ai.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 STATUS_TITLES = {
     StepStatus.ANSWERED: "新回答",
@@ -13,8 +18,16 @@ STATUS_TITLES = {
 }
 
 
-def answer_metadata(result: StepResult, preview: str, settings: Settings) -> dict[str, dg.MetadataValue]:
-    """`preview` is Markdown."""
+def answer_metadata(result: StepResult, preview: Callable[[], str], settings: Settings) -> dict[str, dg.MetadataValue]:
+    """`preview` makes Markdown. Nothing where the answer can't be shown: it is in the cache all the same, and the next one must be told too."""
+    try:
+        return _metadata(result, preview(), settings)
+    except Exception:
+        logger.exception("answer_metadata.not_shown cache_id=%s run_log_id=%s", result.cache_id, result.run_log_id)
+        return {}
+
+
+def _metadata(result: StepResult, preview: str, settings: Settings) -> dict[str, dg.MetadataValue]:
     cost_cny = (
         result.input_tokens * settings.input_price_cny_per_million_tokens
         + result.output_tokens * settings.output_price_cny_per_million_tokens

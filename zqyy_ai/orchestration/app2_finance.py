@@ -6,6 +6,7 @@ Thin: partition keys become a `PrewarmRun`, its outcomes become materialisations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -142,7 +143,9 @@ def _prewarm_site(
             result = outcome.result
             if result.status.is_good:
                 yield dg.AssetMaterialization(
-                    "app2_finance", partition=key, metadata=answer_metadata(result, _preview(outcome, prewarm.site), engine.settings)
+                    "app2_finance",
+                    partition=key,
+                    metadata=answer_metadata(result, partial(_preview, outcome, prewarm.site), engine.settings),
                 )
             else:
                 bad[key] = f"{result.error_code}: {result.error_message}"

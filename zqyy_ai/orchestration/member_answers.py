@@ -114,8 +114,12 @@ def member_answers(context: dg.AssetExecutionContext, config: MemberAnswersConfi
         if context.has_partition_key or context.has_partition_key_range:
             yield from _run_of_a_person(context, config, opened, told)
         else:
-            for outcome in EventRun(opened, context.run.run_id).outcomes():
-                yield from told.of(outcome)
+            outcomes = EventRun(opened, context.run.run_id).outcomes()
+            for outcome in outcomes:
+                try:
+                    yield from told.of(outcome)
+                except Exception as failure:
+                    outcomes.throw(failure)
 
 
 def _run_of_a_person(context: dg.AssetExecutionContext, config: MemberAnswersConfig, engine: Engine, told: "_Told") -> Iterator[object]:
@@ -172,7 +176,7 @@ class _Told:
         self._members.ensure_partition(key)
         if result.status.is_good:
             yield dg.AssetMaterialization(
-                app_type.value, partition=key, metadata=answer_metadata(result, _preview(outcome), self._settings)
+                app_type.value, partition=key, metadata=answer_metadata(result, lambda: _preview(outcome), self._settings)
             )
         was_failing = self._members.is_failing(outcome.job_id, key, app_type)
         if result.status.is_bad or (result.status.is_good and was_failing):

@@ -11,7 +11,7 @@ from zqyy_ai.engine.alert_delivery import Target, deliver_alerts
 from zqyy_ai.engine.alert_endings import resolve_what_is_over
 from zqyy_ai.engine.assembly import build_budget_guard
 from zqyy_ai.engine.call_pauses import describe, pause_in_force
-from zqyy_ai.engine.intake import take_in
+from zqyy_ai.engine.intake import take_batch_in, take_in
 from zqyy_ai.engine.prewarm_requests import etl_lookback, fire_finished_loads
 from zqyy_ai.engine.recovery import recover_cancelled_run, recover_dead_run
 from zqyy_ai.engine.retention import raise_retention_alert
@@ -57,7 +57,8 @@ def _wait_for_work(context: dg.SensorEvaluationContext, opened: Database, databa
             if time.monotonic() - looked_at >= _LOOK_INTERVAL_SECONDS:
                 put_right(opened, context.instance, database.settings())
                 looked_at = time.monotonic()
-            take_in(opened, database.clock(), LIVE)
+            # A batch a look: the first ones' run is asked for before the last ones are read, and the tick ends in time.
+            _, has_more = take_batch_in(opened, database.clock(), LIVE)
             wanted = runs_wanted(opened, context.instance, database.clock(), database.settings())
             if wanted:
                 return dg.SensorResult(run_requests=wanted)
@@ -65,7 +66,8 @@ def _wait_for_work(context: dg.SensorEvaluationContext, opened: Database, databa
             if left <= 0:
                 pause = pause_in_force(opened)
                 return dg.SkipReason(describe(pause) if pause else "没有待办任务")
-            _wait_for_a_look(listener, min(left, _LOOK_INTERVAL_SECONDS))
+            if not has_more:
+                _wait_for_a_look(listener, min(left, _LOOK_INTERVAL_SECONDS))
 
 
 def _wait_for_a_look(listener: psycopg.Connection[Any], seconds: float) -> None:

@@ -27,6 +27,7 @@ from zqyy_ai.domain.errors import InvalidRequest
 from zqyy_ai.store import live_events
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
+from zqyy_ai.store.storable_text import storable
 
 SYSTEM = "zqyy_ai"
 _LONGEST_FINGERPRINT = 250
@@ -102,7 +103,7 @@ def fingerprint_of(alert_type: AlertType, site_id: int | None = None, app_type: 
     `detail` tells apart what type, site and application do not, an error code for instance. It must be of few values: each makes a row
     and a message to people. At most 250 characters are kept.
     """
-    return "|".join((alert_type.value, str(site_id or "-"), app_type or "-", detail or "-"))[:_LONGEST_FINGERPRINT]
+    return storable("|".join((alert_type.value, str(site_id or "-"), app_type or "-", detail or "-"))[:_LONGEST_FINGERPRINT])
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ def raise_alert(connection: Connection, alert: Alert) -> int:
         "severity": alert.severity.value,
         "site_id": alert.site_id,
         "app_type": alert.app_type,
-        "message": alert.message[:_LONGEST_TEXT],
+        "message": storable(alert.message[:_LONGEST_TEXT]),
         "log_id": alert.log_id,
     }
     connection.execute(queries["lock_alerts"])
@@ -244,7 +245,12 @@ def list_alerts(connection: Connection, statuses: Collection[AlertStatus], *, li
 
 
 def _set_status(connection: Connection, alert_id: int, status: AlertStatus, wanted: AlertStatus, by: str, reason: str) -> StoredAlert:
-    columns = {"id": alert_id, "status": wanted.value, "by": by[:_LONGEST_TEXT], "reason": reason[:_LONGEST_TEXT] or None}
+    columns = {
+        "id": alert_id,
+        "status": wanted.value,
+        "by": storable(by[:_LONGEST_TEXT]),
+        "reason": storable(reason[:_LONGEST_TEXT]) or None,
+    }
     row = connection.execute(named_queries("alerts")["set_status"], columns).fetchone()
     assert row is not None
     stored = StoredAlert.from_row(row)
@@ -263,7 +269,7 @@ def _announce(connection: Connection, alert_id: int, status: AlertStatus, change
             "alert_id": alert_id,
             "app_type": alert.app_type,
             "alert_type": str(alert.alert_type),
-            "message": alert.message[:200],
+            "message": storable(alert.message[:200]),
             "log_id": alert.log_id,
             "alert_status": status.value,
         },

@@ -34,20 +34,25 @@ class CachedAnswer:
     run_log_id: int | None
 
 
+def _answer(row: dict[str, Any] | None) -> CachedAnswer | None:
+    """None also for a row whose result is no JSON object: another writer's, and no answer that anybody here can use."""
+    return CachedAnswer(**row) if row is not None and isinstance(row["result_json"], dict) else None
+
+
 def get_latest(connection: Connection, cache_type: str, site_id: int, target_id: str, *, now: datetime) -> CachedAnswer | None:
-    """The newest valid row that has not expired at `now`, or None."""
+    """The newest valid row that has not expired at `now`; None when there is none, or it is no answer of ours."""
     row = connection.execute(
         named_queries("cache")["get_latest"], {"cache_type": cache_type, "site_id": site_id, "target_id": target_id, "now": now}
     ).fetchone()
-    return CachedAnswer(**row) if row else None
+    return _answer(row)
 
 
 def get_history(connection: Connection, cache_type: str, site_id: int, target_id: str, *, limit: int = 2) -> list[CachedAnswer]:
-    """The newest `limit` rows of any status, newest first."""
+    """The newest `limit` rows of any status, newest first; without those that are no answer of ours."""
     rows = connection.execute(
         named_queries("cache")["get_history"], {"cache_type": cache_type, "site_id": site_id, "target_id": target_id, "limit": limit}
     )
-    return [CachedAnswer(**row) for row in rows]
+    return [answer for row in rows if (answer := _answer(row)) is not None]
 
 
 def get_reusable(connection: Connection, cache_type: str, site_id: int, target_id: str) -> CachedAnswer | None:
@@ -55,7 +60,7 @@ def get_reusable(connection: Connection, cache_type: str, site_id: int, target_i
     row = connection.execute(
         named_queries("cache")["get_reusable"], {"cache_type": cache_type, "site_id": site_id, "target_id": target_id}
     ).fetchone()
-    return CachedAnswer(**row) if row else None
+    return _answer(row)
 
 
 def write_cache(
@@ -127,7 +132,7 @@ def valid_targets(connection: Connection, site_id: int, target_ids: Iterable[str
             "now": now,
         },
     )
-    return {row["target_id"]: CachedAnswer(**row) for row in rows}
+    return {row["target_id"]: answer for row in rows if (answer := _answer(row)) is not None}
 
 
 def answers_of_jobs(connection: Connection, job_ids: Iterable[int]) -> dict[tuple[str, str], int]:

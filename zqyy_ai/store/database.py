@@ -76,6 +76,25 @@ def database_now(connection: Connection) -> datetime:
     return now
 
 
+def is_connection_lost(error: psycopg.Error) -> bool:
+    """Or something else of the moment, as a deadlock; as against a database that refuses what it is given, or can't hold it."""
+    is_too_large = isinstance(error, psycopg.errors.ProgramLimitExceeded | psycopg.errors.OutOfMemory)
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not is_too_large
+
+
+@contextmanager
+def what_is_only_shown(connection: Connection, what: str) -> Iterator[None]:
+    """Behind a savepoint, for what people look at and nothing depends on: where the database refuses it (a narrower column, a foreign rule),
+    the rest of the transaction stays. A lost connection and a deadlock are raised, for who repeats the transaction."""
+    try:
+        with connection.transaction():
+            yield
+    except psycopg.Error as refused:
+        if is_connection_lost(refused):
+            raise
+        logger.exception("database.not_shown what=%s", what)
+
+
 class Database:
     """A pool of at most `max_connections` connections to one database; rows come as dicts. Thread-safe."""
 

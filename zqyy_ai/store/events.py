@@ -1,5 +1,6 @@
 """`biz.ai_events`: the inbox. Callers append through `biz.fire_ai_event`; intake marks each row with its job or its refusal."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,8 +10,10 @@ import psycopg
 from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 
-from zqyy_ai.store.database import Connection
+from zqyy_ai.store.database import Connection, is_connection_lost
 from zqyy_ai.store.queries import named_queries
+
+logger = logging.getLogger(__name__)
 
 WORK_CHANNEL = "zqyy_ai_work"
 
@@ -18,13 +21,14 @@ WORK_CHANNEL = "zqyy_ai_work"
 @dataclass(frozen=True, slots=True)
 class InboxEvent:
     """One unhandled row. `payload_text` is whatever the caller gave, None where it is NULL or larger than what was asked for;
-    `payload_bytes` is its size (None for NULL)."""
+    `payload_bytes` is its size (None for NULL). Not `is_readable`: the database itself can't make a text of it."""
 
     id: int
     event_name: str | None
     payload_bytes: int | None
     created_at: datetime
     payload_text: str | None
+    is_readable: bool = True
 
 
 def fire(connection: Connection, event_name: str, payload: dict[str, Any]) -> int | None:
@@ -40,9 +44,32 @@ def lock_intake(connection: Connection) -> None:
 
 
 def waiting_events(connection: Connection, limit: int, *, largest_bytes: int) -> list[InboxEvent]:
-    """The oldest unhandled rows; payloads above `largest_bytes` stay where they are."""
-    rows = connection.execute(named_queries("events")["waiting"], {"limit": limit, "largest_bytes": largest_bytes})
-    return [InboxEvent(**row) for row in rows]
+    """The oldest unhandled rows; payloads above `largest_bytes` stay where they are.
+
+    Call in a transaction. A row that the database can't read out (a small jsonb may be a text of gigabytes) comes without its payload.
+    """
+    together = _read(connection, limit, largest_bytes)
+    if together is not None:
+        return together
+    unread = connection.execute(named_queries("events")["waiting_unread"], {"limit": limit}).fetchall()
+    found = []
+    for row in unread:
+        alone = _read(connection, limit, largest_bytes, row["id"])
+        found += [InboxEvent(**row, payload_bytes=None, payload_text=None, is_readable=False)] if alone is None else alone
+    return found
+
+
+def _read(connection: Connection, limit: int, largest_bytes: int, event_id: int | None = None) -> list[InboxEvent] | None:
+    """None when the database can't read them out."""
+    wanted = {"limit": limit, "largest_bytes": largest_bytes, "event_id": event_id}
+    try:
+        with connection.transaction():
+            return [InboxEvent(**row) for row in connection.execute(named_queries("events")["waiting"], wanted)]
+    except psycopg.Error as refused:
+        if is_connection_lost(refused):
+            raise
+        logger.warning("events.not_read event_id=%s cause=%s", event_id, type(refused).__name__)
+        return None
 
 
 def has_waiting_events(connection: psycopg.Connection[Any]) -> bool:

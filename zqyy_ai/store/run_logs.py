@@ -21,6 +21,7 @@ from psycopg.types.json import Jsonb
 from zqyy_ai.domain.apps import APPS
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
+from zqyy_ai.store.storable_text import storable, storable_or_none
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +73,6 @@ class RunEnd:
     request_id: str | None = None
 
 
-def _storable(text: str | None) -> str | None:
-    """Without what PostgreSQL refuses in a text (NUL, half of a surrogate pair): a broken reply must not undo its own settlement."""
-    return None if text is None else text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
-
-
 def start(connection: Connection, subject: RunSubject, request_prompt: str) -> int:
     """Adds a `running` row just before a call is sent; returns its id."""
     row = connection.execute(named_queries("run_logs")["start"], {**subject.columns(), "request_prompt": request_prompt}).fetchone()
@@ -97,17 +93,17 @@ def finish(connection: Connection, log_id: int, end: RunEnd) -> bool:
         {
             "log_id": log_id,
             "status": end.status.value,
-            "response_text": _storable(end.response_text),
+            "response_text": storable_or_none(end.response_text),
             "tokens_used": end.charged_tokens,
             "input_tokens": end.input_tokens,
             "output_tokens": end.output_tokens,
             "usage_reported": end.usage_reported,
-            "model_ids": [_storable(name) for name in end.model_ids],
+            "model_ids": [storable(name) for name in end.model_ids],
             "latency_ms": end.latency_ms,
-            "error_code": _storable(end.error_code),
-            "error_message": _storable(end.error_message),
-            "session_id": _storable(end.session_id),
-            "request_id": _storable(end.request_id),
+            "error_code": storable_or_none(end.error_code),
+            "error_message": storable_or_none(end.error_message),
+            "session_id": storable_or_none(end.session_id),
+            "request_id": storable_or_none(end.request_id),
         },
     )
     return written is not None

@@ -17,6 +17,7 @@ from zqyy_ai.store import live_events
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.events import WORK_CHANNEL
 from zqyy_ai.store.queries import named_queries
+from zqyy_ai.store.storable_text import storable
 
 # How long a site counts as asked for after the sensor asked for its run; afterwards, with no run in sight, it is asked for again. The
 # sensor's next tick begins when Dagster has made the runs of the last one: only a tick that a dead daemon left behind asks in vain.
@@ -354,7 +355,7 @@ def finish(connection: Connection, job: TriggerJob, status: JobStatus, error_mes
             "job_id": job.id,
             "fencing_token": job.fencing_token,
             "status": status.value,
-            "error_message": error_message[:1000] if error_message else None,
+            "error_message": storable(error_message[:1000]) if error_message else None,
         },
     ).fetchone()
     if row:
@@ -396,8 +397,8 @@ def send_back(
             "not_before": not_before,
             "waits_for": "budget" if waits_for_budget else None,
             "failed_rounds": int(has_failed),
-            "error_message": reason[:1000],
-            "given_up": Jsonb(given_up),
+            "error_message": storable(reason[:1000]),
+            "given_up": Jsonb({target: storable(code) for target, code in given_up.items()}),
         },
     ).fetchone()
     if row:

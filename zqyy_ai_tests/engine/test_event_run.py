@@ -7,7 +7,8 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,8 @@ from zqyy_ai.engine.member_requests import plan_backfill, request_app, request_b
 from zqyy_ai.engine.recovery import recover_cancelled_run, recover_dead_run, recover_lost_leases
 from zqyy_ai.engine.step import StepStatus
 from zqyy_ai.store import event_runs, step_claims, trigger_jobs
+from zqyy_ai.store.database import Connection, Database
+from zqyy_ai.store.trigger_jobs import TriggerJob
 from zqyy_ai_tests.engine.member_bench import OTHER_SITE, SITE, MemberBench, Row, app_id, names, results, told
 from zqyy_ai_tests.engine.workbench import alerts, held_rows, logs, settings_for, spent, wait_until
 
@@ -141,6 +144,26 @@ def test_connections_that_are_cut_again_and_again_cost_no_job_and_no_second_call
     assert (held_rows(bench.connection), spent(bench.connection)[1]) == (0, 0)
 
 
+def test_jobs_whose_claim_was_never_confirmed_are_taken_by_the_next_look(bench: MemberBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[TriggerJob] = []
+    patiently = Database.patiently
+
+    def lose_the_first_claim(database: Database, work: Callable[[Connection], object], **how: bool) -> object:
+        result = patiently(database, work, **how)
+        if isinstance(result, list) and result and not lost:
+            lost.extend(result)
+            raise psycopg.OperationalError("the database was away for longer than anybody waits")
+        return result
+
+    monkeypatch.setattr(Database, "patiently", lose_the_first_claim)
+    for member in bench.visitors()[:3]:
+        bench.note(member)
+    with bench.open_run():
+        bench.wait_for_jobs(lambda statuses: statuses == all_are(DONE, 3))
+    assert len(lost) == 3
+    assert {job["attempt"] for job in bench.jobs()} == {1}
+
+
 def test_two_runs_share_the_work_and_no_job_is_done_twice(bench: MemberBench) -> None:
     bench.emulator.plan(latency={"seconds": 0.05})
     members = [(site, member) for site in (SITE, OTHER_SITE) for member in bench.visitors(site)]
@@ -198,11 +221,7 @@ def test_five_thousand_events_of_one_site_delay_another_sites_first_call_by_one_
     call_seconds = 3.0
     bench.emulator.plan(latency={"seconds": call_seconds})
     with bench.open_run(ZQYY_LLM_CONCURRENCY="4"):
-        bench.connection.execute(
-            "SELECT biz.fire_ai_event(%s, jsonb_build_object('site_id', %s::bigint, 'member_id', number, 'note_content', '客人喜欢安静的台'))"
-            " FROM generate_series(1, 5000) AS number",
-            [EventName.NOTE_CREATED, SITE],
-        )
+        flood(bench, SITE, 5000)
         wait_until(lambda: bench.emulator.posts >= calls_before)
         fired_at = datetime.now(UTC)
         bench.note(bench.visitors(OTHER_SITE)[0], "客人要充值", site_id=OTHER_SITE)
@@ -212,6 +231,81 @@ def test_five_thousand_events_of_one_site_delay_another_sites_first_call_by_one_
     assert waited_seconds < 2 * call_seconds, "one call and the intake of the five thousand"
     assert set(bench.statuses()) <= {DONE, PENDING}
     assert held_rows(bench.connection) == 0
+
+
+def flood(bench: MemberBench, site_id: int, events: int) -> None:
+    """Notes of as many members, whom the warehouse need not know."""
+    bench.connection.execute(
+        "SELECT biz.fire_ai_event(%s, jsonb_build_object('site_id', %s::bigint, 'member_id', number, 'note_content', '客人喜欢安静的台'))"
+        " FROM generate_series(1, %s) AS number",
+        [EventName.NOTE_CREATED, site_id, events],
+    )
+
+
+def running(bench: MemberBench) -> dict[int, int]:
+    """How many jobs each site has under way."""
+    return dict(Counter(job["site_id"] for job in bench.jobs() if job["status"] == "running"))
+
+
+def test_a_site_that_is_alone_keeps_all_threads_at_work(bench: MemberBench) -> None:
+    """As many chains wait behind those in a call as there are threads, so that none stands idle until the next look."""
+    bench.emulator.plan(latency={"seconds": 1.0})
+    with bench.open_run(ZQYY_LLM_CONCURRENCY="4"):
+        flood(bench, SITE, 20)
+        wait_until(lambda: bench.emulator.in_flight == 4)
+        wait_until(lambda: running(bench) == {SITE: 8})
+        bench.emulator.plan()
+        bench.wait_for_jobs(lambda statuses: statuses == all_are(DONE, 20))
+
+
+def test_a_site_that_comes_after_several_flooded_ones_gets_its_share(bench: MemberBench) -> None:
+    bench.emulator.plan(latency={"seconds": 4.0})
+    flooded, late = (SITE, OTHER_SITE, 2001, 2002), 2003
+    bench.connection.execute("INSERT INTO biz.sites (site_id, site_name) SELECT id, '新店' FROM generate_series(2001, 2003) AS id")
+    with bench.open_run(ZQYY_LLM_CONCURRENCY="16"):
+        for site_id in flooded:
+            flood(bench, site_id, 30)
+        wait_until(lambda: sum(running(bench).values()) >= 32)
+        flood(bench, late, 30)
+        wait_until(lambda: running(bench).get(late, 0) >= 6)
+        assert DONE not in bench.statuses(), "it waited for no chain of the others"
+
+
+def test_what_a_person_asks_for_is_taken_though_the_run_is_full(bench: MemberBench) -> None:
+    bench.emulator.plan(latency={"seconds": 2.0})
+    with bench.open_run(ZQYY_LLM_CONCURRENCY="2"):
+        flood(bench, SITE, 20)
+        wait_until(lambda: running(bench) == {SITE: 4})
+        job_id = request_app(bench.database, AppType.CUSTOMER, SITE, bench.visitors()[0])
+        wait_until(lambda: any(prompt.app_id == app_id(AppType.CUSTOMER) for prompt in bench.prompts()))
+        assert DONE not in [job["status"] for job in bench.jobs() if job["id"] != job_id], "it waited for a call, not for a chain"
+
+
+def test_the_first_events_of_a_full_inbox_are_asked_about_before_the_last_ones_are_read(bench: MemberBench) -> None:
+    bench.connection.execute(
+        "SELECT biz.fire_ai_event('ai_note_created', jsonb_build_object('site_id', %s::bigint, 'member_id', number, 'note_content', '怕吵'))"
+        " FROM generate_series(1, 5000) AS number",
+        [SITE],
+    )
+    engine = bench.engine()
+    outcomes = EventRun(engine, "run-1").outcomes()
+    next(outcomes)
+    wait_until(lambda: not any(event["handled_at"] is None for event in bench.inbox()))
+    outcomes.close()
+    first_call = bench.connection.execute("SELECT min(created_at) AS at FROM biz.ai_run_logs").fetchone()
+    last_read = bench.connection.execute("SELECT max(handled_at) AS at FROM biz.ai_events").fetchone()
+    assert first_call is not None and last_read is not None and first_call["at"] < last_read["at"]
+
+
+def test_a_trigger_row_in_an_operators_open_transaction_holds_up_no_event(bench: MemberBench) -> None:
+    with psycopg.connect(bench.database.url) as operator:
+        operator.execute("UPDATE biz.trigger_jobs SET description = description")
+        bench.consumption(bench.visitors()[0])
+        bench.note(bench.visitors()[1])
+        bench.drain()
+        assert bench.statuses() == all_are(DONE, 2)
+        operator.rollback()
+    assert bench.trigger(EventName.CONSUMPTION_SETTLED)["last_run_at"] is None, "it is only shown, and is shown again by the next event"
 
 
 def test_what_a_person_asks_for_comes_first_then_events_and_backfills_take_what_is_left(bench: MemberBench) -> None:
@@ -324,6 +418,34 @@ def test_leaving_a_run_early_lets_its_call_end_and_gives_the_jobs_back_at_once_w
     assert bench.posts() == {"app3": 4, "app8": 4, "app7": 4}, "and is not paid again"
 
 
+def test_leaving_a_run_that_was_handed_over_sends_nothing_of_what_waits_at_its_guards(bench: MemberBench) -> None:
+    bench.consumption(bench.visitors()[0])
+    once_in_ten_seconds = {"ZQYY_SITE_CALLS_BURST": "1", "ZQYY_SITE_CALLS_PER_MINUTE": "6"}
+    engine = bench.engine(ZQYY_EVENT_RUN_MAX_AGE_SECONDS="0.1", **once_in_ten_seconds)
+    outcomes = EventRun(engine, "old").outcomes()
+    with bench.woken_often():
+        next(outcomes)
+        event_runs.open_run(bench.connection, "young", worker_id=uuid4(), lease=timedelta(minutes=1))
+        wait_until(lambda: not event_runs.is_open(bench.connection, "old"))
+        outcomes.close()
+    assert bench.posts() == {"app3": 1}
+    assert (bench.job()["status"], bench.job()["attempt"], held_rows(bench.connection)) == (PENDING, 0, 0)
+
+
+def test_an_outcome_that_fails_its_consumer_costs_its_job_an_attempt_and_no_other(bench: MemberBench) -> None:
+    for member in bench.visitors()[:3]:
+        bench.note(member)
+    engine = bench.engine()
+    outcomes = EventRun(engine, "run-1").outcomes()
+    with bench.woken_often():
+        failing = next(outcomes)
+        with pytest.raises(ValueError, match="cannot be shown"):
+            outcomes.throw(ValueError("cannot be shown"))
+    recover_dead_run(bench.database, build_budget_guard(engine.settings), "run-1", max_attempts=3)
+    assert {job["id"]: job["attempt"] for job in bench.jobs()} == {job["id"]: int(job["id"] == failing.job_id) for job in bench.jobs()}
+    assert bench.statuses() == all_are(PENDING, 3)
+
+
 def test_a_process_that_is_told_to_stop_begins_no_further_call_and_its_run_ends(bench: MemberBench) -> None:
     bench.note(bench.visitors()[0])
     bench.emulator.plan(latency={"seconds": 0.4})
@@ -331,7 +453,7 @@ def test_a_process_that_is_told_to_stop_begins_no_further_call_and_its_run_ends(
         wait_until(lambda: bench.emulator.in_flight == 1)
         run.engine.worker.stopping.set()
         wait_until(lambda: run.is_over)
-    assert told(run.outcomes) == [("app6", ANSWERED)]
+    assert len(bench.cached(AppType.NOTE)) == 1, "what was under way is written, whether it was still told or not"
     assert (bench.emulator.posts, bench.job()["status"], bench.job()["attempt"]) == (1, PENDING, 0)
     assert event_runs.open_runs(bench.connection) == []
 

@@ -9,11 +9,14 @@ import pytest
 from zqyy_ai.domain.apps import AppType
 from zqyy_ai.domain.events import EventName
 from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.engine.assembly import build_budget_guard
 from zqyy_ai.engine.call_pauses import pause_calls, resume_calls
+from zqyy_ai.engine.event_run import EventRun
 from zqyy_ai.engine.job_ending import MOST_FAILED_ROUNDS, Ends, GoesBack, ending_of, write_ending
 from zqyy_ai.engine.member_chain import MemberChain, work_of_job
+from zqyy_ai.engine.recovery import recover_dead_run
 from zqyy_ai.engine.step import StepStatus
-from zqyy_ai.store import sites, trigger_jobs
+from zqyy_ai.store import database, sites, trigger_jobs
 from zqyy_ai_tests.engine.member_bench import FINAL, PASSING, SITE, MemberBench, codes, told
 from zqyy_ai_tests.engine.workbench import alerts, breakers, held_rows, logs, wait_until
 
@@ -295,3 +298,85 @@ def test_a_chain_past_its_time_begins_no_step_that_would_be_cut_off_and_goes_on_
     assert bench.posts() == {"app3": 1, "app8": 1, "app7": 1}
     job = bench.job()
     assert (job["status"], job["attempt"], job["sent_back_count"]) == ("completed", 1, 2)
+
+
+def test_a_job_goes_back_when_nobody_can_say_whether_its_application_is_held(
+    own_bench: MemberBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rounds of failing are used up, but the breakers can't be read: it is not ended for trouble of our database."""
+    bench = own_bench
+    monkeypatch.setattr(database, "_PATIENT_SECONDS", 0.2)
+    bench.connection.execute("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = 100', current_database()); END $$")
+    bench.emulator.plan({**PASSING, "app": "app7_customer"})
+    bench.consumption(bench.visitors()[0])
+    bench.take_in()
+    bench.connection.execute("UPDATE biz.ai_trigger_jobs SET failed_rounds = %s", [MOST_FAILED_ROUNDS])
+    outcomes = EventRun(bench.engine(), "run-1").outcomes()
+    with bench.woken_often(), psycopg.connect(bench.database.url) as other:
+        for outcome in outcomes:
+            if outcome.step.app_type is AppType.CUSTOMER:
+                other.execute("LOCK TABLE biz.ai_breakers")
+    job = bench.job()
+    assert (job["status"], job["attempt"], job["failed_rounds"]) == ("pending", 0, MOST_FAILED_ROUNDS + 1)
+
+
+# Ends that the database refuses
+
+
+def test_an_error_whose_words_no_text_column_takes_ends_its_job_like_any_other(bench: MemberBench) -> None:
+    bench.emulator.plan({**FINAL, "app": "app6_note", "message": "bad\0thing", "code": "Broken\0Code"})
+    bench.note(bench.visitors()[0])
+    bench.consumption(bench.visitors()[1])
+    bench.drain()
+    first, second = bench.jobs()
+    assert (first["status"], second["status"]) == ("failed", "completed")
+    assert "badthing" in first["error_message"]
+    assert "badthing" in str(bench.trigger(EventName.NOTE_CREATED)["last_error"])
+    assert held_rows(bench.connection) == 0
+
+
+@pytest.mark.parametrize("ending", [Ends(JobStatus.FAILED, "bad\ud83d thing\0"), GoesBack(now(), "bad\ud83d thing\0")])
+def test_half_a_surrogate_pair_and_a_nul_are_left_out_of_what_a_job_says(bench: MemberBench, ending: Ends | GoesBack) -> None:
+    bench.consumption(bench.visitors()[0])
+    write_ending(bench.connection, claimed_chain(bench), ending)
+    assert bench.job()["error_message"] == "bad? thing"
+
+
+@pytest.mark.parametrize(
+    "narrower",
+    [
+        "ALTER TABLE biz.trigger_jobs ALTER COLUMN last_error TYPE varchar(50)",
+        "ALTER TABLE biz.trigger_jobs ADD CHECK (last_error IS NULL)",
+        "ALTER TABLE biz.ai_alerts ADD CHECK (message NOT LIKE '任务%')",
+        "ALTER TABLE biz.ai_trigger_jobs ADD CHECK (length(error_message) < 50)",
+    ],
+)
+def test_a_table_with_a_rule_of_somebody_elses_takes_no_jobs_end_away(own_bench: MemberBench, narrower: str) -> None:
+    bench = own_bench
+    bench.connection.execute(narrower.encode())
+    bench.emulator.plan({**FINAL, "app": "app6_note"})
+    bench.note(bench.visitors()[0])
+    bench.consumption(bench.visitors()[1])
+    bench.drain()
+    assert bench.statuses() == ["failed", "completed"]
+    assert bench.jobs()[0]["error_message"]
+    assert held_rows(bench.connection) == 0
+
+
+def test_a_job_that_the_database_lets_nobody_end_stops_no_other_and_spends_its_attempts(own_bench: MemberBench) -> None:
+    bench = own_bench
+    bench.connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;"
+        "CREATE TRIGGER refuse BEFORE UPDATE ON biz.ai_trigger_jobs FOR EACH ROW"
+        " WHEN (new.status = 'completed' AND new.event_type = 'note_created') EXECUTE FUNCTION refuse()"
+    )
+    bench.note(bench.visitors()[0])
+    bench.consumption(bench.visitors()[1])
+    for attempt in (1, 2, 3):
+        engine = bench.engine()
+        bench.drain(engine, f"run-{attempt}")
+        stuck, other = bench.jobs()
+        assert (stuck["status"], stuck["attempt"], other["status"]) == ("running", attempt, "completed")
+        recover_dead_run(bench.database, build_budget_guard(engine.settings), f"run-{attempt}", max_attempts=3)
+    assert bench.statuses() == ["dead", "completed"]
+    assert bench.posts() == {"app3": 1, "app6": 1, "app7": 1, "app8": 2}, "what was paid once is not paid again"

@@ -587,3 +587,11 @@ def test_an_answer_that_is_invalid_for_good_is_not_paid_again_by_the_jobs_next_r
     # A person who retries it wants it asked again.
     retry_job(bench.database, job["id"])
     assert told(bench.drain(run_id="run-3"))[0] == ("app3", ANSWERED)
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "昨天下午", ""])
+def test_a_note_whose_time_cannot_be_read_is_asked_about_without_it(bench: MemberBench, moment: str) -> None:
+    bench.note(bench.visitors()[0], noted_by_created_at=moment)
+    bench.drain()
+    assert bench.statuses() == ["completed"]
+    assert bench.prompts(AppType.NOTE)[0].facts["备注"]["记录时间"] is None

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
@@ -15,10 +17,10 @@ from zqyy_ai.domain.events import EventName
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext, RuntimeMode
 from zqyy_ai.engine.intake import LARGEST_PAYLOAD_BYTES, IntakeCount, take_in
-from zqyy_ai.store import trigger_jobs
+from zqyy_ai.store import events, trigger_jobs
 from zqyy_ai.store.trigger_jobs import TriggerJob
 from zqyy_ai_tests.engine.member_bench import CLOSED_SITE, OTHER_SITE, SITE, MemberBench
-from zqyy_ai_tests.engine.workbench import alerts
+from zqyy_ai_tests.engine.workbench import alerts, wait_until
 
 CONSUMPTION, NOTE, TASK = EventName.CONSUMPTION_SETTLED, EventName.NOTE_CREATED, EventName.TASK_ASSIGNED
 MEMBER, ASSISTANT = 7, 12
@@ -282,7 +284,7 @@ def test_five_thousand_events_of_a_site_hold_up_another_sites_for_a_moment_only(
     bench.consumption(MEMBER, site_id=OTHER_SITE)
     began = time.monotonic()
     assert bench.take_in() == IntakeCount(accepted=5001)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 8, "some 0.6 s on a quiet machine"
     assert [job["site_id"] for job in bench.jobs()][-1] == OTHER_SITE
 
 
@@ -397,6 +399,60 @@ def test_an_event_that_a_table_of_somebody_elses_making_cannot_hold_is_refused_a
     assert bench.inbox()[1]["rejected_reason"] == "payload 无法保存(StringDataRightTruncation)"
     assert [job["member_id"] for job in bench.jobs()] == [7, 9]
     assert alerts(bench.connection) == [("event_rejected", 1)]
+
+
+def test_a_trigger_whose_only_event_no_table_could_hold_has_not_fired(own_bench: MemberBench) -> None:
+    bench = own_bench
+    bench.connection.execute("ALTER TABLE biz.ai_trigger_jobs ALTER COLUMN connector_type TYPE varchar(20)")
+    bench.consumption(8, connector_type="a-till-of-a-very-long-name")
+    bench.note(9)
+    assert bench.take_in() == IntakeCount(accepted=1, rejected=1)
+    assert bench.trigger(CONSUMPTION)["last_run_at"] is None
+    assert bench.trigger(NOTE)["last_run_at"] is not None
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        ("jsonb_build_object('gigabytes', 1)", "payload 无法读取:展开后超出数据库的上限"),
+        (
+            "(SELECT jsonb_build_object('gigabytes', string_agg(md5(n::text), '')) FROM generate_series(1, 100000) AS n)",
+            "payload 超过 256 KiB",
+        ),
+    ],
+    ids=["small as it is stored", "large as it is stored"],
+)
+def test_a_payload_that_the_database_itself_cannot_read_out_is_refused_alone(own_bench: MemberBench, payload: str, said: str) -> None:
+    """`{"x": repeat(chr(1), 190000000)}` fits into a row, but not as a text into the server's memory: here one that fails so at once."""
+    bench = own_bench
+    bench.connection.execute(
+        "CREATE FUNCTION read_out(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$ BEGIN"
+        " IF payload ? 'gigabytes' THEN RAISE 'string buffer exceeds maximum allowed length' USING ERRCODE = 'program_limit_exceeded'; END IF;"
+        " RETURN format('%s', payload); END $$;"
+        "CREATE CAST (jsonb AS text) WITH FUNCTION read_out(jsonb)"
+    )
+    bench.consumption(7)
+    bench.connection.execute(f"SELECT biz.fire_ai_event('ai_note_created', {payload})".encode())
+    bench.note(9)
+    assert bench.take_in() == IntakeCount(accepted=2, rejected=1)
+    assert [event["rejected_reason"] for event in bench.inbox()] == [None, said, None]
+    assert alerts(bench.connection) == [("event_rejected", 1)]
+
+
+def test_a_batch_that_a_deadlock_chose_as_its_victim_is_handled_again(bench: MemberBench) -> None:
+    bench.consumption(7)
+    bench.take_in()
+    bench.consumption(7)
+    with ThreadPoolExecutor() as threads, psycopg.connect(bench.database.url) as other:
+        other.execute("SET deadlock_timeout = '1min'")
+        other.execute("UPDATE biz.ai_trigger_jobs SET priority = priority")
+        taking = threads.submit(bench.take_in)
+        waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        wait_until(lambda: bench.connection.execute(waiting).fetchone() is not None)
+        events.lock_intake(other)  # type: ignore[arg-type]
+        other.rollback()
+        assert taking.result() == IntakeCount(duplicates=1)
+    assert bench.job()["duplicate_count"] == 1
 
 
 def test_a_mixed_batch_gives_each_event_its_due(bench: MemberBench) -> None:

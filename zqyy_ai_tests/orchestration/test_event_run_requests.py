@@ -100,6 +100,19 @@ def test_an_event_that_comes_while_the_sensor_waits_asks_for_a_run_at_once(stage
     assert [request.job_name for request in evaluated.run_requests or []] == ["member_events"]
 
 
+def test_the_sensor_asks_for_the_first_events_run_before_it_has_read_a_full_inbox(stage: Stage) -> None:
+    with stage.database.autocommit() as connection:
+        connection.execute(
+            "SELECT biz.fire_ai_event('ai_consumption_settled', jsonb_build_object('site_id', 1001, 'member_id', number))"
+            " FROM generate_series(1, 1200) AS number"
+        )
+    context = dg.build_sensor_context(
+        instance=stage.instance, sensor_name=sensors.ai_events.name, resources={"database": DatabaseResource()}
+    )
+    assert isinstance(sensors.ai_events(context), dg.SensorResult)
+    assert rows(stage, "SELECT count(*) AS left FROM biz.ai_events WHERE handled_at IS NULL") == [{"left": 700}]
+
+
 def test_a_sites_prewarm_and_members_jobs_are_two_runs(stage: Stage) -> None:
     add_work(stage)
     request_prewarm(stage.database, SITE)

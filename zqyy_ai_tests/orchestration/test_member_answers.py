@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
+import pytest
 
 # Not exported, though the storage's public methods take it: dagster's version is pinned.
 from dagster._core.event_api import PartitionKeyFilter
@@ -11,9 +12,10 @@ from dagster._core.event_api import PartitionKeyFilter
 from zqyy_ai.definitions import defs
 from zqyy_ai.domain.apps import AppType
 from zqyy_ai.domain.events import MEMBER_APPS
-from zqyy_ai.engine.member_requests import request_app
+from zqyy_ai.engine.member_requests import plan_backfill, request_app, request_backfill
 from zqyy_ai.orchestration.member_answers import CHECK_NAME
 from zqyy_ai.orchestration.partitions import MEMBER_PARTITIONS_NAME, member_key
+from zqyy_ai.settings import load_settings
 from zqyy_ai.store import event_runs, events
 from zqyy_ai_tests.orchestration.conftest import SITES, Stage, emulator_counts, plan_faults, rows
 
@@ -305,6 +307,26 @@ def test_events_become_materialisations_of_their_members_in_one_run_without_a_pa
     assert jobs(stage) == [("consumption", one, "completed"), ("note_created", other, "completed"), ("consumption", elsewhere, "completed")]
     assert {row["run_id"] for row in rows(stage, "SELECT run_id FROM biz.ai_trigger_jobs")} == {result.run_id}
     assert [row["closed_at"] is not None for row in rows(stage, "SELECT closed_at FROM biz.ai_event_runs")] == [True]
+
+
+@pytest.mark.parametrize("result", ["[1, 2]", '"text"', '{"_number_check": 7}'])
+def test_a_row_of_another_writer_that_cannot_be_shown_stops_no_run(stage: Stage, result: str) -> None:
+    member, other = members(stage)[:2]
+    with stage.database.autocommit() as connection:
+        connection.execute(
+            "INSERT INTO biz.ai_cache (cache_type, site_id, target_id, result_json, status, created_at, expires_at)"
+            " VALUES ('app7_customer_analysis', %s, %s, %s, 'valid', now(), now() + interval '3 days')",
+            [SITE, str(member), result],
+        )
+    plan = plan_backfill(stage.database, load_settings(), SITE, (AppType.CLUE, AppType.CUSTOMER), str(member), only_missing=True)
+    request_backfill(stage.database, plan)
+    fire(stage, "ai_consumption_settled", other)
+
+    told = take_events(stage)
+
+    assert told.success
+    assert {("app3_clue", member_key(SITE, member)), ("app7_customer", member_key(SITE, member))} <= materialised(told)
+    assert {status for _, _, status in jobs(stage)} == {"completed"}
 
 
 def test_new_members_become_partitions_on_their_first_event(stage: Stage) -> None:

@@ -45,6 +45,15 @@ def test_an_answer_of_another_status_is_passed_over(connection: Connection, stat
     assert latest(connection) == valid
 
 
+@pytest.mark.parametrize("result", ["[1, 2]", '"text"', "7", "null"])
+def test_a_row_that_holds_no_object_is_no_answer_of_ours(connection: Connection, result: str) -> None:
+    connection.execute("UPDATE biz.ai_cache SET result_json = %s::jsonb WHERE id = %s", [result, write(connection)])
+    assert latest(connection) is None
+    assert cache.get_reusable(connection, APP2, SITE, TARGET) is None
+    assert cache.get_history(connection, APP2, SITE, TARGET) == []
+    assert cache.valid_targets(connection, SITE, [TARGET], now=NOW) == {}
+
+
 def test_a_row_without_status_counts_as_valid(connection: Connection) -> None:
     row = write(connection)
     set_status(connection, row, None)

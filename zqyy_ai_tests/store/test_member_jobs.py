@@ -185,6 +185,25 @@ def test_the_end_of_a_hold_lets_jobs_go_on_at_once_but_those_that_wait_for_a_bud
     assert ids(claim(connection)) == [held.id]
 
 
+def test_jobs_are_hastened_in_the_order_in_which_everybody_locks_them(database: Database) -> None:
+    with database.autocommit() as connection:
+        first, second = add(connection, 1001, 1, 2)
+        for job in claim(connection):
+            trigger_jobs.send_back(connection, job, datetime.now(UTC) + MINUTE, "x", {})
+        # The table holds the second one first now.
+        connection.execute("UPDATE biz.ai_trigger_jobs SET priority = priority WHERE id = %s", [first])
+    with ThreadPoolExecutor() as threads, database.transaction() as holder:
+        holder.execute("SELECT FROM biz.ai_trigger_jobs WHERE id = %s FOR UPDATE", [first])
+        hastening = threads.submit(database.patiently, trigger_jobs.hasten)
+        with database.autocommit() as connection:
+            waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            while connection.execute(waiting).fetchone() is None:
+                pass
+            connection.execute("SELECT FROM biz.ai_trigger_jobs WHERE id = %s FOR UPDATE NOWAIT", [second])
+        holder.execute("SELECT")
+    assert hastening.result() == 2
+
+
 def test_two_who_claim_at_once_never_take_the_same_job_and_wait_for_nothing(database: Database) -> None:
     with database.autocommit() as connection:
         wanted = set(add(connection, 1001, *range(1, 7)))

@@ -406,4 +406,4 @@ def test_a_member_with_60_visits_takes_a_few_milliseconds_of_cpu(connection: Con
         begun = time.process_time()
         load(connection, member_id)
         spent.append(time.process_time() - begun)
-    assert min(spent) < 0.004
+    assert min(spent) < 0.015  # 2–5 ms, by machine; a reader that grows with the square of the visits takes far more

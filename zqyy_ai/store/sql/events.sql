@@ -5,13 +5,22 @@ SELECT biz.fire_ai_event(%(event_name)s, %(payload)s) AS id
 SELECT pg_advisory_xact_lock(720410100202)
 
 -- name: waiting
--- As text, and only where it is small enough: what a caller stored need not be readable for us.
-SELECT id, event_name, octet_length(payload::text) AS payload_bytes, created_at,
-       CASE WHEN octet_length(payload::text) <= %(largest_bytes)s THEN payload::text END AS payload_text
-FROM biz.ai_events
-WHERE handled_at IS NULL
+-- As text, and only where it is small enough: what a caller stored need not be readable for us. No text of so many bytes takes eight times
+-- as many as jsonb; what does is not made a text of, which may be larger than the server can hold.
+SELECT id, event_name, created_at, coalesce(octet_length(payload_text), stored_bytes) AS payload_bytes,
+       CASE WHEN octet_length(payload_text) <= %(largest_bytes)s THEN payload_text END AS payload_text
+FROM (
+    SELECT id, left(event_name, 200) AS event_name, created_at, pg_column_size(payload) AS stored_bytes,
+           CASE WHEN pg_column_size(payload) <= 8 * %(largest_bytes)s THEN payload::text END AS payload_text
+    FROM biz.ai_events
+    WHERE handled_at IS NULL AND (%(event_id)s::bigint IS NULL OR id = %(event_id)s)
+    ORDER BY id
+    LIMIT %(limit)s
+) AS waiting
 ORDER BY id
-LIMIT %(limit)s
+
+-- name: waiting_unread
+SELECT id, left(event_name, 200) AS event_name, created_at FROM biz.ai_events WHERE handled_at IS NULL ORDER BY id LIMIT %(limit)s
 
 -- name: has_waiting
 SELECT EXISTS (SELECT FROM biz.ai_events WHERE handled_at IS NULL) AS waiting

@@ -197,8 +197,13 @@ WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s AND status = 'runnin
 RETURNING id
 
 -- name: hasten
-UPDATE biz.ai_trigger_jobs SET not_before = NULL
-WHERE status = 'pending' AND sent_back_count > 0 AND not_before > clock_timestamp() AND waits_for IS NULL
+-- In the order in which the intake counts events on them: neither waits for the other in a circle.
+WITH waiting AS (
+    SELECT id FROM biz.ai_trigger_jobs
+    WHERE status = 'pending' AND sent_back_count > 0 AND not_before > clock_timestamp() AND waits_for IS NULL
+    ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE biz.ai_trigger_jobs job SET not_before = NULL FROM waiting WHERE job.id = waiting.id
 
 -- name: progressed
 UPDATE biz.ai_trigger_jobs SET progress_at = clock_timestamp(), progress = %(progress)s WHERE id = %(job_id)s AND fencing_token = %(fencing_token)s

@@ -13,13 +13,18 @@ WHERE job_type = %(job_type)s AND trigger_condition = 'cron'
 ORDER BY id FOR UPDATE
 
 -- name: ran
--- A cron that fires can be read; of an event's trigger the last error is its last job's.
+-- A cron that fires can be read; of an event's trigger the last error is its last job's. SKIP LOCKED: an operator who has the row in an open
+-- transaction holds up nobody.
 UPDATE biz.trigger_jobs SET last_run_at = %(ran_at)s, last_error = CASE WHEN trigger_condition = 'event' THEN last_error END
-WHERE id = %(trigger_id)s
+WHERE id IN (SELECT id FROM biz.trigger_jobs WHERE id = %(trigger_id)s FOR NO KEY UPDATE SKIP LOCKED)
 
 -- name: job_ended
 UPDATE biz.trigger_jobs SET last_error = %(error)s
-WHERE trigger_condition = 'event' AND trigger_config ->> 'event_name' = %(event_name)s AND last_error IS DISTINCT FROM %(error)s
+WHERE id IN (
+    SELECT id FROM biz.trigger_jobs
+    WHERE trigger_condition = 'event' AND trigger_config ->> 'event_name' = %(event_name)s AND last_error IS DISTINCT FROM %(error)s
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+)
 
 -- name: failed
 UPDATE biz.trigger_jobs SET last_error = %(error)s, next_run_at = NULL, scheduled_expression = NULL WHERE id = %(trigger_id)s
