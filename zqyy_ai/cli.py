@@ -419,11 +419,14 @@ def retention(dry_run: bool) -> None:
     小批删除，每批一个事务；随时可以按 Ctrl-C 中断，下次接着清理。Dagster 自己的旧运行由每日任务 retention 删除，不在此处。
     """
     from zqyy_ai.engine.retention import carry_out, plan
+    from zqyy_ai.engine.run_log_closing import close_hours_before_retention
     from zqyy_ai.terminal import new_console, retention_table, watch_retention
 
     console = new_console()
     settings = _joined_settings()
     with _database("retention") as database:
+        if not dry_run:
+            close_hours_before_retention(database)
         outcomes = plan(database, settings) if dry_run else watch_retention(console, carry_out(database, settings))
     console.print(retention_table(outcomes, dry_run=dry_run))
     for outcome in outcomes:

@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from zqyy_ai.admin.body_limit import BodyLimit
+from zqyy_ai.admin.hour_closer import closing_hours
 from zqyy_ai.admin.problems import MEDIA_TYPE, ProblemDetails, add_problem_handlers
 from zqyy_ai.admin.request_ids import RequestIds
-from zqyy_ai.admin.routes import session
+from zqyy_ai.admin.routes import alerts, budget, dashboard, events, health, metrics, prewarm, run_logs, session, trigger_jobs, triggers
 from zqyy_ai.admin.services import Services
 
 _DESCRIPTION = """台球门店 AI 洞察的管理接口：查看与操作任务、调用记录、缓存、预算、告警与触发器。
@@ -32,7 +33,8 @@ def create_app(services: Services) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        with closing_hours(services.chain_database):
+            yield
 
     app = FastAPI(
         title="zqyy_ai",
@@ -48,10 +50,20 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestIds)
     app.include_router(_api())
+    app.include_router(health.router)
+    app.include_router(metrics.router, responses=_ERRORS)  # type: ignore[arg-type]  # its type wants `dict[int | str, …]`
     return app
 
 
 def _api() -> APIRouter:
     api = APIRouter(prefix="/api", responses=_ERRORS)  # type: ignore[arg-type]  # its type wants `dict[int | str, …]`
+    api.include_router(alerts.router)
+    api.include_router(budget.router)
+    api.include_router(dashboard.router)
+    api.include_router(events.router)
+    api.include_router(prewarm.router)
+    api.include_router(run_logs.router)
     api.include_router(session.router)
+    api.include_router(trigger_jobs.router)
+    api.include_router(triggers.router)
     return api

@@ -136,11 +136,17 @@ async def _of_http_exception(request: Request, error: Exception) -> JSONResponse
 async def _of_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors = [
-        {"field": ".".join(map(str, found["loc"]))[:200], "message": _VALIDATION_MESSAGES.get(found["type"], str(found["msg"]))[:300]}
+        {"field": ".".join(map(str, found["loc"]))[:200], "message": _validation_message(found)[:300]}
         for found in error.errors()[:_MOST_ERRORS]
     ]
     told = "；".join(f"{found['field']}：{found['message']}" for found in errors[:3])
     return problem_response(request, Problem(422, told or "参数有误", errors=errors))
+
+
+def _validation_message(found: Mapping[str, Any]) -> str:
+    if found["type"] in {"enum", "literal_error"}:
+        return "应为 " + str(found["ctx"]["expected"]).replace(" or ", ", ") + " 之一"
+    return _VALIDATION_MESSAGES.get(found["type"], str(found["msg"]).removeprefix("Value error, "))
 
 
 async def _of_our_own(request: Request, error: Exception) -> JSONResponse:

@@ -239,7 +239,7 @@ def _check_dashscope(settings: Settings) -> Iterator[CheckOutcome]:
 
 def _check_dagster(settings: Settings) -> Iterator[CheckOutcome]:
     yield _check_dagster_storage(settings)
-    yield _check_dagster_daemons(settings)
+    yield check_dagster_daemons(settings)
 
 
 def _check_dagster_storage(settings: Settings) -> CheckOutcome:
@@ -260,14 +260,15 @@ def _check_dagster_storage(settings: Settings) -> CheckOutcome:
 _DAEMON_QUERY = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
 
 
-def _check_dagster_daemons(settings: Settings) -> CheckOutcome:
+def check_dagster_daemons(settings: Settings, *, timeout_seconds: float = _CONNECT_TIMEOUT_SECONDS) -> CheckOutcome:
+    """Whether Dagster answers and the daemons that it needs beat."""
     import requests
 
     name, base = "Dagster 进程", f"http://{settings.host}:{settings.dagster_port}"
     try:
         with requests.Session() as session:
             session.trust_env = False
-            answer = session.post(f"{base}/graphql", json={"query": _DAEMON_QUERY}, timeout=_CONNECT_TIMEOUT_SECONDS)
+            answer = session.post(f"{base}/graphql", json={"query": _DAEMON_QUERY}, timeout=timeout_seconds)
             statuses = answer.json()["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
     except (requests.RequestException, ValueError, KeyError, TypeError) as failure:
         return CheckOutcome(

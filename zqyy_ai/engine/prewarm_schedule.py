@@ -33,6 +33,18 @@ def next_fire(expression: str, after: datetime) -> datetime:
         raise ValueError(f"cron 表达式 {expression!r} 无效:{invalid}") from None
 
 
+def next_fires(expression: object, after: datetime, number: int) -> list[datetime]:
+    """The first `number` moments after `after`, fewer where the expression names fewer; none for what is no readable expression."""
+    fires: list[datetime] = []
+    while isinstance(expression, str) and len(fires) < number:
+        try:
+            after = next_fire(expression, after)
+        except ValueError:
+            break
+        fires.append(after)
+    return fires
+
+
 def check_schedule(database: Database, clock: Clock, on_due: Callable[[Connection], object]) -> ScheduleCheck:
     """Looks at the prewarm's cron rows once, does `on_due` if one is due, and moves it on to its next moment."""
     now = clock.now()

@@ -93,6 +93,7 @@ def rules(settings: Settings, now: datetime) -> tuple[Rule, ...]:
         aged("budget_windows", "预算窗口", _ACCOUNTS_AGE.days, retention.BUDGET_WINDOWS),
         Rule("cache", "缓存", f"{keep:,} 行以外", retention.CACHE_SURPLUS, {"keep": keep}),
         aged("run_logs", "运行日志", log_days, retention.RUN_LOGS),
+        aged("run_log_days", "运行日志的日汇总", log_days, retention.RUN_LOG_DAYS),
         Rule("run_log_texts", "运行日志的文本", days(text_days), retention.RUN_LOG_TEXTS, text_parameters),
     )
 
@@ -127,7 +128,7 @@ def carry_out(
 
     One rule's failure (a right that is missing, for instance) is in its outcome and doesn't stop the others. Each rule may use its share of
     the time that is left, so that none starves. Raises RetentionBusy when another process is at it, psycopg.OperationalError when the
-    connection is lost.
+    connection is lost. What is not in the sums of the run logs yet is lost to them: see `run_log_closing.py`, which goes first.
     """
     with database.autocommit() as connection:
         if not retention.try_lock(connection):

@@ -23,6 +23,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
+from zqyy_ai.domain.access import SiteScope
 from zqyy_ai.domain.errors import InvalidRequest
 from zqyy_ai.store import live_events
 from zqyy_ai.store.database import Connection
@@ -242,6 +243,30 @@ def list_alerts(connection: Connection, statuses: Collection[AlertStatus], *, li
     """Critical ones first, then the newest occurrence."""
     wanted = {"statuses": [status.value for status in statuses], "limit": limit}
     return [StoredAlert.from_row(row) for row in connection.execute(named_queries("alerts")["list"], wanted)]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAlerts:
+    """How many alerts of a type, severity and site wait for somebody."""
+
+    alert_type: str
+    severity: str
+    site_id: int | None
+    alerts: int
+
+
+def count_open(connection: Connection, scope: SiteScope) -> list[OpenAlerts]:
+    return [OpenAlerts(**row) for row in connection.execute(named_queries("alerts")["count_open"], {"site_ids": scope.ids})]
+
+
+def find_page(
+    connection: Connection, scope: SiteScope, status: AlertStatus | None, *, offset: int, rows: int
+) -> tuple[list[StoredAlert], int]:
+    """Those seen last come first; how many there are in all. `status` None: any."""
+    wanted = {"site_ids": scope.ids, "status": status.value if status else None, "offset": offset, "rows": rows}
+    counted = connection.execute(named_queries("alerts")["count_page"], wanted).fetchone()
+    assert counted is not None
+    return [StoredAlert.from_row(row) for row in connection.execute(named_queries("alerts")["page"], wanted)], int(counted["alerts"])
 
 
 def _set_status(connection: Connection, alert_id: int, status: AlertStatus, wanted: AlertStatus, by: str, reason: str) -> StoredAlert:

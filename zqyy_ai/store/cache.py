@@ -152,3 +152,17 @@ def targets_with_clues(connection: Connection, cache_type: str, site_id: int, *,
     """Targets of the site whose newest valid answer, of those that have not expired at `now`, holds a clue."""
     rows = connection.execute(named_queries("cache")["targets_with_clues"], {"cache_type": cache_type, "site_id": site_id, "now": now})
     return {row["target_id"] for row in rows}
+
+
+def fresh_targets(connection: Connection, site_id: int, target_ids: Iterable[str], *, now: datetime) -> dict[str, datetime]:
+    """Of the site's finance targets those with a valid answer which has not expired at `now`: when the newest one was made."""
+    rows = connection.execute(
+        named_queries("cache")["fresh_targets"],
+        {
+            "cache_types": [app.cache_type for app in APPS.values() if app.cache_type.startswith("app2")],
+            "site_id": site_id,
+            "target_ids": list(target_ids),
+            "now": now,
+        },
+    )
+    return {row["target_id"]: row["created_at"] for row in rows}

@@ -33,6 +33,7 @@ CACHE_SURPLUS = Disposal("cache", "count_rows", "count_surplus", "pick_surplus",
 CACHE_GENERATING = Disposal("cache", "count_rows", "count_generating", "pick_generating", "delete_generating")
 RUN_LOGS = Disposal("run_logs", "count_rows", "count_old", "pick_old", "delete_old")
 RUN_LOG_TEXTS = Disposal("run_logs", "count_rows", "count_old_texts", "pick_old_texts", "redact")
+RUN_LOG_DAYS = Disposal("run_log_sums", "count_rows", "count_old_days", "pick_old_days", "delete_old_days")
 LIVE_EVENTS = Disposal("live_events", "count_rows", "count_old", "pick_old", "delete_old")
 TRIGGER_JOBS = Disposal("trigger_jobs", "count_rows", "count_old", "pick_old", "delete_old")
 EVENTS = Disposal("events", "count_rows", "count_old", "pick_old", "delete_old")

@@ -52,6 +52,12 @@ def trigger_for_event(connection: Connection, event_name: str) -> Trigger | None
     return _trigger(row) if row else None
 
 
+def all_triggers(connection: Connection) -> list[Trigger]:
+    """Those that start work of ours; other systems' rows of the table are left out."""
+    job_types = [*EventName, PREWARM_JOB_TYPE]
+    return [_trigger(row) for row in connection.execute(named_queries("triggers")["all"], {"job_types": job_types})]
+
+
 def cron_triggers(connection: Connection, job_type: str) -> list[Trigger]:
     """The cron rows of a job type, locked until the transaction ends so that two schedulers never fire one of them twice."""
     return [_trigger(row) for row in connection.execute(named_queries("triggers")["of_job_type"], {"job_type": job_type})]

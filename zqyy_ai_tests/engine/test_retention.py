@@ -345,6 +345,11 @@ def fill(connection: Connection) -> None:
         "INSERT INTO biz.ai_budget_windows (scope, kind, starts_on) SELECT 'chain', 'day', %s::date - g * 10 FROM generate_series(0, 99) g",
         [NOW],
     )
+    connection.execute(
+        "INSERT INTO biz.ai_run_log_days SELECT %s::date - g * 10, CASE WHEN g %% 3 > 0 THEN 1001 END, 'app3_clue', 'event', 'success', '', 1, 2, 1, 1, 3"
+        " FROM generate_series(0, 99) g",
+        [NOW],
+    )
     connection.execute("INSERT INTO biz.ai_rate_limits SELECT g::text, %s - g * interval '1 hour' FROM generate_series(0, 99) g", [NOW])
     connection.execute(
         "INSERT INTO biz.ai_event_runs SELECT g::text, gen_random_uuid(), opened_at, opened_at + interval '1 minute',"
@@ -358,7 +363,18 @@ FEW = load_settings({"ZQYY_CACHE_ROWS_PER_TYPE_AND_SITE": "50"})
 
 
 def content(connection: Connection) -> dict[str, int]:
-    tables = ("cache", "run_logs", "live_events", "trigger_jobs", "events", "seen_etl_runs", "budget_windows", "rate_limits", "event_runs")
+    tables = (
+        "cache",
+        "run_logs",
+        "run_log_days",
+        "live_events",
+        "trigger_jobs",
+        "events",
+        "seen_etl_runs",
+        "budget_windows",
+        "rate_limits",
+        "event_runs",
+    )
     return {
         table: connection.execute(f"SELECT sum(hashtext(t::text)::bigint) AS picture FROM biz.ai_{table} t".encode()).fetchone()["picture"]  # type: ignore[index]
         for table in tables
@@ -550,7 +566,7 @@ def test_old_rows_are_found_by_an_index(database: Database, connection: Connecti
         statement = b"EXPLAIN " + rule.disposal.statement(rule.disposal.pick)
         plans[rule.name] = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement, parameters))
 
-    assert len(plans) == 7
+    assert len(plans) == 8
     read_through = {
         name: plan
         for name, plan in plans.items()

@@ -65,6 +65,12 @@ SELECT target_id FROM (
 ) AS newest
 WHERE jsonb_path_exists(result_json, '$.clues[*].summary')
 
+-- name: fresh_targets
+SELECT target_id, max(created_at) AS created_at FROM biz.ai_cache
+WHERE cache_type = ANY(%(cache_types)s) AND site_id = %(site_id)s AND target_id = ANY(%(target_ids)s)
+  AND (status = 'valid' OR status IS NULL) AND (expires_at IS NULL OR expires_at > %(now)s)
+GROUP BY target_id
+
 -- name: of_jobs
 -- What the jobs' calls brought, and what they found unchanged: the answer of the same input that was the target's newest then.
 SELECT cache_type, target_id, max(id) AS id

@@ -78,3 +78,20 @@ ORDER BY 2, 1 LIMIT %(rows)s
 
 -- name: delete_old_etl_runs
 DELETE FROM biz.ai_seen_etl_runs WHERE concat_ws('|', etl_run_id, site_id) = ANY(%(keys)s) AND seen_at < %(before)s
+
+-- name: count_page
+SELECT count(*) AS events FROM biz.ai_events event
+WHERE (%(is_rejected)s::boolean IS NULL OR (event.rejected_reason IS NOT NULL) = %(is_rejected)s)
+  AND (%(site_ids)s::bigint[] IS NULL
+       OR CASE WHEN event.payload ->> 'site_id' ~ '^[0-9]{1,18}$' THEN (event.payload ->> 'site_id')::bigint END = ANY(%(site_ids)s::bigint[]))
+
+-- name: page
+SELECT event.id, event.event_name, CASE WHEN event.payload ->> 'site_id' ~ '^[0-9]{1,18}$' THEN (event.payload ->> 'site_id')::bigint END AS site_id,
+       octet_length(event.payload::text) AS payload_bytes,
+       CASE WHEN octet_length(event.payload::text) <= %(largest_bytes)s THEN event.payload::text END AS payload_text,
+       event.created_at, event.handled_at, event.trigger_job_id, event.rejected_reason
+FROM biz.ai_events event
+WHERE (%(is_rejected)s::boolean IS NULL OR (event.rejected_reason IS NOT NULL) = %(is_rejected)s)
+  AND (%(site_ids)s::bigint[] IS NULL
+       OR CASE WHEN event.payload ->> 'site_id' ~ '^[0-9]{1,18}$' THEN (event.payload ->> 'site_id')::bigint END = ANY(%(site_ids)s::bigint[]))
+ORDER BY event.id DESC OFFSET %(offset)s LIMIT %(rows)s

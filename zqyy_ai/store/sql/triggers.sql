@@ -12,6 +12,13 @@ FROM biz.trigger_jobs
 WHERE job_type = %(job_type)s AND trigger_condition = 'cron'
 ORDER BY id FOR UPDATE
 
+-- name: all
+SELECT id, job_name, job_type, trigger_condition, trigger_config, status, description, last_run_at, next_run_at, last_error,
+       scheduled_expression
+FROM biz.trigger_jobs
+WHERE job_type = ANY(%(job_types)s)
+ORDER BY id
+
 -- name: ran
 -- A cron that fires can be read; of an event's trigger the last error is its last job's. SKIP LOCKED: an operator who has the row in an open
 -- transaction holds up nobody.
