@@ -9,7 +9,28 @@ from zqyy_ai.admin.body_limit import BodyLimit
 from zqyy_ai.admin.hour_closer import closing_hours
 from zqyy_ai.admin.problems import MEDIA_TYPE, ProblemDetails, add_problem_handlers
 from zqyy_ai.admin.request_ids import RequestIds
-from zqyy_ai.admin.routes import alerts, budget, dashboard, events, health, metrics, prewarm, run_logs, session, trigger_jobs, triggers
+from zqyy_ai.admin.routes import (
+    alert_actions,
+    alerts,
+    app_runs,
+    batch_runs,
+    budget,
+    cache_invalidation,
+    dashboard,
+    events,
+    health,
+    internal_events,
+    job_retries,
+    manual_events,
+    metrics,
+    pauses,
+    prewarm,
+    run_logs,
+    session,
+    trigger_changes,
+    trigger_jobs,
+    triggers,
+)
 from zqyy_ai.admin.services import Services
 
 _DESCRIPTION = """台球门店 AI 洞察的管理接口：查看与操作任务、调用记录、缓存、预算、告警与触发器。
@@ -57,13 +78,22 @@ def create_app(services: Services) -> FastAPI:
 
 def _api() -> APIRouter:
     api = APIRouter(prefix="/api", responses=_ERRORS)  # type: ignore[arg-type]  # its type wants `dict[int | str, …]`
+    api.include_router(alert_actions.router)
     api.include_router(alerts.router)
+    api.include_router(app_runs.router)
+    api.include_router(batch_runs.router)
     api.include_router(budget.router)
+    api.include_router(cache_invalidation.router)
     api.include_router(dashboard.router)
     api.include_router(events.router)
+    api.include_router(internal_events.router)
+    api.include_router(job_retries.router)
+    api.include_router(manual_events.router)
+    api.include_router(pauses.router)
     api.include_router(prewarm.router)
     api.include_router(run_logs.router)
     api.include_router(session.router)
+    api.include_router(trigger_changes.router)
     api.include_router(trigger_jobs.router)
     api.include_router(triggers.router)
     return api

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from zqyy_ai.admin.request_ids import request_id_of
-from zqyy_ai.domain.errors import InvalidRequest, SettingError, ZqyyError
+from zqyy_ai.domain.errors import InvalidRequest, NotFound, SettingError, StateConflict, ZqyyError
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ _VALIDATION_MESSAGES = {
     "string_type": "应为字符串",
     "json_invalid": "不是有效的 JSON",
     "model_attributes_type": "应为 JSON 对象",
+    "dict_type": "应为 JSON 对象",
     "list_type": "应为数组",
     "date_from_datetime_parsing": "应为日期，如 2026-04-20",
     "date_parsing": "应为日期，如 2026-04-20",
@@ -80,6 +81,10 @@ class ProblemDetails(BaseModel):
     code: str = Field(examples=["not_found"])
     request_id: str = Field(examples=["4bf92f3577b34da6"])
     errors: list[dict[str, str]] | None = Field(None, examples=[[{"field": "query.page", "message": "应为整数"}]])
+
+
+# For routes whose deed depends on a state.
+CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": ProblemDetails, "description": "与当前状态冲突", "content": {MEDIA_TYPE: {}}}}
 
 
 class Problem(Exception):
@@ -151,6 +156,12 @@ def _validation_message(found: Mapping[str, Any]) -> str:
 
 async def _of_our_own(request: Request, error: Exception) -> JSONResponse:
     match error:
+        case NotFound():
+            return problem_response(request, Problem(404, str(error)))
+        case StateConflict():
+            problem = Problem(409, str(error), code=error.code)
+            problem.more = error.numbers
+            return problem_response(request, problem)
         case InvalidRequest():
             return problem_response(request, Problem(422, str(error), code="invalid_request"))
         case SettingError():

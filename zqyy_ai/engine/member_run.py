@@ -17,7 +17,7 @@ from zqyy_ai.domain.apps import AppType
 from zqyy_ai.domain.events import EventType, chain_text, dedup_key
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.assembly import Engine
-from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool
+from zqyy_ai.engine.chain_pool import Chain, ChainEnded, ChainPool
 from zqyy_ai.engine.job_alerts import raise_for_job
 from zqyy_ai.engine.member_chain import ChainWork, MemberChain, StepOutcome, step_counts
 from zqyy_ai.engine.send_back import codes_text
@@ -111,7 +111,7 @@ class MemberRun:
                 if isinstance(taken, ChainEnded):
                     self._end(taken.chain)
                     pool.forget(taken.chain)
-                elif taken is not None:
+                elif isinstance(taken, StepOutcome):
                     self._results.append(taken.result)
                     yield taken
                 if not self._show_progress(is_alive=bool(pool.waiting_chains)):
@@ -129,7 +129,7 @@ class MemberRun:
         if left:
             self._failures.append(f"{len(left)} 位会员没有完成:运行正在停止,或任务已被收回")
 
-    def _end(self, chain: MemberChain) -> None:
+    def _end(self, chain: Chain) -> None:
         chain.end()
         if chain.failure is not None:
             self._failures.append(f"会员 {chain.work.member_id}:{type(chain.failure).__name__}: {chain.failure}"[:300])

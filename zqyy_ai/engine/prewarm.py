@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import psycopg
 
@@ -34,9 +34,6 @@ from zqyy_ai.store.database import Connection, database_now
 from zqyy_ai.store.sites import Site
 from zqyy_ai.store.trigger_jobs import NewJob, TriggerJob
 from zqyy_ai.warehouse.finance import load_finance, loaded_through
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +72,56 @@ class _Counts:
 
     def as_progress(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in ("total", "done", "reused", "failed", "calls", "tokens")}
+
+
+@dataclass(frozen=True, slots=True)
+class FinanceData:
+    """What a site's windows are asked about, and the database's moment at which it was read."""
+
+    read_at: datetime
+    prompts: FinancePrompts
+
+
+def read_finance(connection: Connection, site: Site, business_date: date) -> FinanceData:
+    """All that any of the 72 windows can need, in one query."""
+    read_at, through = database_now(connection), loaded_through(connection, site.site_id)
+    daily = load_finance(connection, site.site_id, earliest_day(business_date), business_date)
+    return FinanceData(
+        read_at,
+        FinancePrompts(daily, site_id=site.site_id, site_name=site.site_name, business_date=business_date, loaded_through=through),
+    )
+
+
+def finance_request(
+    prompts: FinancePrompts,
+    window: WindowKey,
+    *,
+    site: Site,
+    job: TriggerJob,
+    run_id: str,
+    business_date: date,
+    reuse_not_before: datetime | None,
+    own_cache_id: int | None = None,
+) -> StepRequest:
+    """What a window's step asks under a job."""
+    prompt = prompts.for_window(window)
+    return StepRequest(
+        app=finance_app_of(window),
+        site=site,
+        target_id=str(window),
+        answer_model=FinanceAnswer,
+        business_date=business_date,
+        references=prompt.references,
+        triggered_by=job.event_type,
+        trigger_type=_trigger_type(job),
+        prompt=prompt.text,
+        facts=prompt.facts,
+        fixed_answer=prompt.fixed_answer,
+        reuse_not_before=reuse_not_before,
+        own_cache_id=own_cache_id,
+        trigger_job_id=job.id,
+        dagster_run_id=run_id,
+    )
 
 
 class PrewarmRun:
@@ -212,35 +259,19 @@ class PrewarmRun:
         if not windows:
             return
         business_date, site = self.business_date, self.site
-
-        def read(connection: Connection) -> tuple[datetime, date | None, "pd.DataFrame"]:
-            return (
-                database_now(connection),
-                loaded_through(connection, site.site_id),
-                load_finance(connection, site.site_id, earliest_day(business_date), business_date),
-            )
-
-        self._data_read_at, through, daily = self._engine.database.patiently(read)
-        prompts = FinancePrompts(daily, site_id=site.site_id, site_name=site.site_name, business_date=business_date, loaded_through=through)
+        data = self._engine.database.patiently(lambda connection: read_finance(connection, site, business_date))
+        self._data_read_at = data.read_at
         reuse_not_before = job.created_at if self._regenerate or job.regenerate else None
         for window in windows:
-            prompt = prompts.for_window(window)
             yield (
-                StepRequest(
-                    app=finance_app_of(window),
+                finance_request(
+                    data.prompts,
+                    window,
                     site=site,
-                    target_id=str(window),
-                    answer_model=FinanceAnswer,
+                    job=job,
+                    run_id=self._run_id,
                     business_date=business_date,
-                    references=prompt.references,
-                    triggered_by=job.event_type,
-                    trigger_type=_trigger_type(job),
-                    prompt=prompt.text,
-                    facts=prompt.facts,
-                    fixed_answer=prompt.fixed_answer,
                     reuse_not_before=reuse_not_before,
-                    trigger_job_id=job.id,
-                    dagster_run_id=self._run_id,
                 ),
                 window,
             )

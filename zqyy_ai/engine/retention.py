@@ -85,6 +85,7 @@ def rules(settings: Settings, now: datetime) -> tuple[Rule, ...]:
         Rule("cache_generating", "缓存占位行", "1 小时", retention.CACHE_GENERATING, {"before": now - _GENERATING_AGE}),
         aged("live_events", "实时事件", settings.live_event_retention_days, retention.LIVE_EVENTS),
         aged("trigger_jobs", "已结束的任务", job_days, retention.TRIGGER_JOBS),
+        aged("batches", "已结束的批次", job_days, retention.BATCHES),
         aged("events", "已处理的事件", job_days, retention.EVENTS),
         aged("event_runs", "已关闭的事件运行", job_days, retention.EVENT_RUNS),
         aged("alert_deliveries", "已结束的告警通知", job_days, retention.ALERT_DELIVERIES),

@@ -19,7 +19,9 @@ from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.event_run import EventRun
 from zqyy_ai.engine.member_chain import StepOutcome
 from zqyy_ai.engine.member_run import MemberRun
+from zqyy_ai.engine.window_chain import WindowStepOutcome
 from zqyy_ai.orchestration.answer_metadata import answer_metadata
+from zqyy_ai.orchestration.app2_finance import told_of_window
 from zqyy_ai.orchestration.cancellation import is_cancelled
 from zqyy_ai.orchestration.known_members import KnownMembers
 from zqyy_ai.orchestration.partitions import member_key, member_partitions, parse_member_key
@@ -117,7 +119,10 @@ def member_answers(context: dg.AssetExecutionContext, config: MemberAnswersConfi
             outcomes = EventRun(opened, context.run.run_id).outcomes()
             for outcome in outcomes:
                 try:
-                    yield from told.of(outcome)
+                    if isinstance(outcome, WindowStepOutcome):
+                        yield from told_of_window(context, opened, outcome)
+                    else:
+                        yield from told.of(outcome)
                 except Exception as failure:
                     outcomes.throw(failure)
 

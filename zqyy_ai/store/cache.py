@@ -166,3 +166,44 @@ def fresh_targets(connection: Connection, site_id: int, target_ids: Iterable[str
         },
     )
     return {row["target_id"]: row["created_at"] for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShare:
+    """Rows of one type and member; `member_id` is None for what is about a site, or whose target names no member."""
+
+    cache_type: str
+    member_id: int | None
+    rows: int
+
+
+def invalidate(
+    connection: Connection, site_id: int, cache_types: Iterable[str], *, member_id: int | None = None, target_id: str | None = None
+) -> list[CacheShare]:
+    """Marks the site's valid rows of these types, expired ones too, as `invalidated`; returns how many, by type and member."""
+    return _shares(connection, "invalidate", site_id, cache_types, member_id, target_id)
+
+
+def count_invalidatable(
+    connection: Connection, site_id: int, cache_types: Iterable[str], *, member_id: int | None = None, target_id: str | None = None
+) -> list[CacheShare]:
+    """What `invalidate` would mark."""
+    return _shares(connection, "count_invalidatable", site_id, cache_types, member_id, target_id)
+
+
+def _shares(
+    connection: Connection, query: str, site_id: int, cache_types: Iterable[str], member_id: int | None, target_id: str | None
+) -> list[CacheShare]:
+    wanted = {
+        "site_id": site_id,
+        "cache_types": list(cache_types),
+        "member": None if member_id is None else str(member_id),
+        "target_id": target_id,
+    }
+    shares = []
+    for row in connection.execute(named_queries("cache")[query], wanted):
+        member = row["member"]
+        # Another writer may have put anything there.
+        is_id = member is not None and member.isascii() and member.isdigit() and 0 < int(member[:20]) < 2**63
+        shares.append(CacheShare(row["cache_type"], int(member) if is_id else None, row["rows"]))
+    return shares

@@ -121,6 +121,22 @@ def find_page(
     return [InboxRow(payload=read_json(row.pop("payload_text")), **row) for row in found], int(counted["events"])
 
 
+@dataclass(frozen=True, slots=True)
+class EventOutcome:
+    """What intake made of a row. `is_duplicate`: its job stood there already, for another event or by itself."""
+
+    event_id: int
+    is_handled: bool
+    trigger_job_id: int | None
+    job_status: str | None
+    is_duplicate: bool
+    rejected_reason: str | None
+
+
+def outcomes(connection: Connection, event_ids: Iterable[int]) -> list[EventOutcome]:
+    return [EventOutcome(**row) for row in connection.execute(named_queries("events")["outcomes"], {"event_ids": list(event_ids)})]
+
+
 def seen_etl_runs(connection: Connection, etl_run_ids: Iterable[str]) -> set[tuple[str, int]]:
     """Which (etl_run_id, site_id) already became an event."""
     rows = connection.execute(named_queries("events")["seen_etl_runs"], {"etl_run_ids": list(etl_run_ids)})

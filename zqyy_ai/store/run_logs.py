@@ -168,16 +168,26 @@ def close_of_dead_call(connection: Connection, log_id: int, *, charged_tokens: i
 
 @dataclass(frozen=True, slots=True)
 class UsualCall:
-    """What a successful call of an application takes on average."""
+    """What a successful call of an application takes on average. The parts of `tokens` are None where no call has reported them."""
 
     tokens: float
     seconds: float
+    input_tokens: float | None = None
+    output_tokens: float | None = None
 
 
 def usual_calls(connection: Connection, *, since: datetime) -> dict[str, UsualCall]:
     """By application, over the calls that succeeded since then; none for one that was not called."""
     rows = connection.execute(named_queries("run_logs")["usual_calls"], {"since": since})
-    return {row["app_type"]: UsualCall(float(row["tokens"]), float(row["seconds"])) for row in rows}
+    return {
+        row["app_type"]: UsualCall(
+            float(row["tokens"]),
+            float(row["seconds"]),
+            None if row["input_tokens"] is None else float(row["input_tokens"]),
+            None if row["output_tokens"] is None else float(row["output_tokens"]),
+        )
+        for row in rows
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class TriggerJob:
     is_own_run: bool
     priority: int
     retry_of: int | None
+    batch_id: UUID | None
     business_date: date | None
     dedup_key: str | None
     attempt: int
@@ -331,6 +332,15 @@ def batch_shares(connection: Connection, batch_id: UUID) -> list[BatchShare]:
     return [BatchShare(**{**row, "status": JobStatus(row["status"])}) for row in rows]
 
 
+def cancel_of_batch(connection: Connection, batch_id: UUID, reason: str) -> int:
+    """Ends the waiting jobs of a batch as `failed`, with this reason; returns how many. What runs is left alone."""
+    rows = connection.execute(named_queries("trigger_jobs")["cancel_of_batch"], {"batch_id": batch_id, "reason": reason}).fetchall()
+    live_events.publish_all(
+        connection, "job_updated", [(row["site_id"], {"trigger_job_id": row["id"], "status": JobStatus.FAILED.value}) for row in rows]
+    )
+    return len(rows)
+
+
 def newest(
     connection: Connection,
     *,
@@ -511,6 +521,7 @@ def _announce(connection: Connection, site_id: int, job_id: int, status: JobStat
 
 def _job(row: dict[str, Any]) -> TriggerJob:
     columns = {name: row[name] for name in TriggerJob.__slots__}
-    columns["status"] = JobStatus(row["status"])
+    # The old dispatcher's rows may have none, or one that we do not know: to us such a job is over.
+    columns["status"] = JobStatus(row["status"]) if row["status"] in set(JobStatus) else JobStatus.FAILED
     columns["payload"] = row["payload"] or {}
     return TriggerJob(**columns)

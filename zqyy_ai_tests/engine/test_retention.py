@@ -298,6 +298,24 @@ def test_rates_that_are_booked_ahead_stay(database: Database, connection: Connec
 # How it goes about it
 
 
+def test_batches_go_when_they_are_old_and_none_of_their_jobs_is_left(database: Database, connection: Connection) -> None:
+    for days, has_job in ((200, False), (200, True), (10, False)):
+        row = connection.execute(
+            "INSERT INTO biz.ai_batches (id, site_id, selection, digest, calls_by_app, estimated_tokens, estimated_cny, estimated_minutes,"
+            " created_by, created_at, expires_at) VALUES (gen_random_uuid(), 1001, '{}', '', '{}', 0, 0, 0, '值班',"
+            " now() - make_interval(days => %s), now()) RETURNING id",
+            [days],
+        ).fetchone()
+        assert row is not None
+        if has_job:
+            connection.execute(
+                "INSERT INTO biz.ai_trigger_jobs (event_type, site_id, status, batch_id) VALUES ('batch_run', 1001, 'pending', %s)",
+                [row["id"]],
+            )
+    assert clean(database)["batches"].done == 1
+    assert len(connection.execute("SELECT FROM biz.ai_batches").fetchall()) == 2
+
+
 def test_event_runs_go_when_they_are_old_and_over_closed_or_not(database: Database, connection: Connection) -> None:
     for run_id, age, lease_age, closed in (
         ("closed", days(181), days(181), True),
@@ -390,7 +408,7 @@ def test_a_dry_run_changes_nothing_and_counts_what_a_run_then_does(database: Dat
     done = clean(database, FEW, batch_rows=7)
 
     assert {name: outcome.done for name, outcome in done.items()} == announced
-    assert all(announced[name] for name in announced if name not in {"alerts", "alert_deliveries"})
+    assert all(announced[name] for name in announced if name not in {"alerts", "alert_deliveries", "batches"})
     assert set(counted(database, FEW).values()) == {0}
 
 
@@ -558,7 +576,7 @@ def test_old_rows_are_found_by_an_index(database: Database, connection: Connecti
         connection.execute(f"INSERT INTO biz.{table} ({columns}) SELECT {values} FROM generate_series(0, 29999) g".encode(), {"now": NOW})
         connection.execute(f"ANALYZE biz.{table}".encode())
     plans = {}
-    small = {"rate_limits", "alerts", "alert_deliveries", "seen_etl_runs", "budget_windows", "event_runs"}
+    small = {"rate_limits", "alerts", "alert_deliveries", "seen_etl_runs", "budget_windows", "event_runs", "batches"}
     for rule in rules(SETTINGS, NOW):
         if rule.name in small:
             continue

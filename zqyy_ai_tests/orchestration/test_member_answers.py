@@ -12,9 +12,10 @@ from dagster._core.event_api import PartitionKeyFilter
 from zqyy_ai.definitions import defs
 from zqyy_ai.domain.apps import AppType
 from zqyy_ai.domain.events import MEMBER_APPS
-from zqyy_ai.engine.member_requests import plan_backfill, request_app, request_backfill
+from zqyy_ai.domain.windows import WindowKey
+from zqyy_ai.engine.member_requests import add_window_job, plan_backfill, request_app, request_backfill
 from zqyy_ai.orchestration.member_answers import CHECK_NAME
-from zqyy_ai.orchestration.partitions import MEMBER_PARTITIONS_NAME, member_key
+from zqyy_ai.orchestration.partitions import MEMBER_PARTITIONS_NAME, finance_key, member_key
 from zqyy_ai.settings import load_settings
 from zqyy_ai.store import event_runs, events
 from zqyy_ai_tests.orchestration.conftest import SITES, Stage, emulator_counts, plan_faults, rows
@@ -395,6 +396,21 @@ def test_a_job_that_a_person_asked_for_is_taken_by_the_same_run(stage: Stage) ->
 
     assert materialised(result) == {("app7_customer", key)}
     assert jobs(stage) == [("run_app", member, "completed")]
+
+
+def test_a_finance_window_that_a_person_asked_for_is_taken_by_the_same_run(stage: Stage) -> None:
+    window = WindowKey.parse("last_month__all")
+    key = finance_key(SITE, window)
+    with stage.database.transaction() as connection:
+        add_window_job(connection, window, SITE, source="api")
+
+    result = take_events(stage)
+
+    assert result.success
+    assert materialised(result) == {("app2_finance", key)}
+    told = {(evaluation.check_name, evaluation.partition, evaluation.passed) for evaluation in result.get_asset_check_evaluations()}
+    assert {("answer_validates", key, True), ("not_stale", key, True)} <= told
+    assert [(kind, status) for kind, _, status in jobs(stage)] == [("run_app", "completed")]
 
 
 def test_an_event_run_that_finds_nothing_opens_closes_and_is_good(stage: Stage) -> None:

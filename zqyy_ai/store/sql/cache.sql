@@ -91,6 +91,27 @@ FROM (
 ) AS own
 GROUP BY cache_type, target_id
 
+-- name: count_invalidatable
+-- The member's part of a target: all of it, or what follows the assistant's.
+SELECT cache_type, CASE WHEN cache_type LIKE 'app2%%' THEN NULL WHEN cache_type IN ('app4_analysis', 'app5_tactics') THEN split_part(target_id, '_', 2) ELSE target_id END AS member, count(*)::integer AS rows
+FROM biz.ai_cache
+WHERE site_id = %(site_id)s AND cache_type = ANY(%(cache_types)s) AND (status = 'valid' OR status IS NULL)
+  AND (%(target_id)s::text IS NULL OR target_id = %(target_id)s)
+  AND (%(member)s::text IS NULL
+       OR CASE WHEN cache_type LIKE 'app2%%' THEN NULL WHEN cache_type IN ('app4_analysis', 'app5_tactics') THEN split_part(target_id, '_', 2) ELSE target_id END = %(member)s)
+GROUP BY 1, 2
+
+-- name: invalidate
+WITH invalidated AS (
+    UPDATE biz.ai_cache SET status = 'invalidated'
+    WHERE site_id = %(site_id)s AND cache_type = ANY(%(cache_types)s) AND (status = 'valid' OR status IS NULL)
+      AND (%(target_id)s::text IS NULL OR target_id = %(target_id)s)
+      AND (%(member)s::text IS NULL
+           OR CASE WHEN cache_type LIKE 'app2%%' THEN NULL WHEN cache_type IN ('app4_analysis', 'app5_tactics') THEN split_part(target_id, '_', 2) ELSE target_id END = %(member)s)
+    RETURNING cache_type, CASE WHEN cache_type LIKE 'app2%%' THEN NULL WHEN cache_type IN ('app4_analysis', 'app5_tactics') THEN split_part(target_id, '_', 2) ELSE target_id END AS member
+)
+SELECT cache_type, member, count(*)::integer AS rows FROM invalidated GROUP BY 1, 2
+
 -- name: count_rows
 SELECT count(*) AS rows FROM biz.ai_cache
 

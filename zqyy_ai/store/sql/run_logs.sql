@@ -53,7 +53,8 @@ SET status = 'failed', error_code = 'worker_died', error_message = %(error_messa
 WHERE id = %(log_id)s AND (status IN ('pending', 'running') OR (status = 'failed' AND error_code = 'worker_died'))
 
 -- name: usual_calls
-SELECT app_type, avg(tokens_used) AS tokens, avg(latency_ms) / 1000.0 AS seconds
+SELECT app_type, avg(tokens_used) AS tokens, coalesce(avg(latency_ms), 0) / 1000.0 AS seconds,
+       avg(input_tokens) AS input_tokens, avg(output_tokens) AS output_tokens
 FROM biz.ai_run_logs WHERE created_at >= %(since)s AND status = 'success' AND tokens_used > 0
 GROUP BY app_type
 

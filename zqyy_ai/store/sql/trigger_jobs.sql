@@ -160,6 +160,13 @@ SELECT status, count(*)::integer AS jobs, coalesce(sum((progress ->> 'calls')::i
        min(error_message) AS error_message
 FROM biz.ai_trigger_jobs WHERE batch_id = %(batch_id)s GROUP BY status
 
+-- name: cancel_of_batch
+-- Only what nobody has begun; what was sent back is ended by whoever would take it next.
+UPDATE biz.ai_trigger_jobs
+SET status = 'failed', error_message = %(reason)s, finished_at = clock_timestamp(), fencing_token = fencing_token + 1
+WHERE batch_id = %(batch_id)s AND status = 'pending'
+RETURNING id, site_id
+
 -- name: newest
 SELECT * FROM biz.ai_trigger_jobs
 WHERE dedup_key IS NOT NULL AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s)) AND (%(site_id)s::bigint IS NULL OR site_id = %(site_id)s)
@@ -264,7 +271,7 @@ RETURNING job.*
 -- Alive by its lease, but without progress and without a call under way. Whoever hangs on it finds its targets claimed by nobody, and
 -- sends nothing any more.
 WITH stuck AS (
-    SELECT job.id, job.worker_id, job.site_id, job.member_id FROM biz.ai_trigger_jobs job
+    SELECT job.id, job.worker_id, job.site_id, job.member_id, job.payload -> 'targets' AS targets FROM biz.ai_trigger_jobs job
     WHERE job.status = 'running' AND job.dedup_key IS NOT NULL AND job.progress_at < clock_timestamp() - %(stuck_after)s
       AND NOT EXISTS (
           SELECT FROM biz.ai_budget_reservations reservation JOIN biz.ai_run_logs log ON log.id = reservation.run_log_id
@@ -274,7 +281,7 @@ WITH stuck AS (
 ), freed AS (
     DELETE FROM biz.ai_step_claims claim USING stuck
     WHERE claim.worker_id = stuck.worker_id AND claim.site_id = stuck.site_id
-      AND (stuck.member_id IS NULL OR claim.target_id = stuck.member_id::text OR claim.target_id LIKE '%%\_' || stuck.member_id)
+      AND (stuck.member_id IS NULL AND (stuck.targets IS NULL OR stuck.targets ? claim.target_id) OR claim.target_id = stuck.member_id::text OR claim.target_id LIKE '%%\_' || stuck.member_id)
 )
 UPDATE biz.ai_trigger_jobs job
 SET status = CASE WHEN is_own_run THEN 'failed' WHEN attempt >= %(max_attempts)s THEN 'dead' ELSE 'pending' END,
