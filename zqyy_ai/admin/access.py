@@ -5,7 +5,7 @@ Each route names the roles that may use it by one of the annotations at the end.
 
 import hmac
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -69,24 +69,29 @@ def authenticate(connection: HTTPConnection, services: Services, token: str | No
     """By the token, else by the cookie. Raises Problem 401, or 429 for a source with too many failures."""
     cookie = connection.cookies.get(SESSION_COOKIE)
     session = None
-    with services.chain_database.transaction() as database:
-        if token is not None:
-            caller = api_tokens.find_caller(database, token)
-        else:
+    if token is not None:
+        caller = api_tokens.find_caller(services.chain_database, token)
+    else:
+        with services.chain_database.transaction() as database:
             session = api_tokens.find_session(database, cookie) if cookie else None
-            caller = session.caller if session else None
+        caller = session.caller if session else None
     if session is not None and connection.scope["type"] == "http":
         _check_csrf(connection, session)
     if caller is None:
-        wait_seconds = services.failed_attempts.note(source_of(connection))
-        if wait_seconds > 0:
-            raise Problem(429, "失败的登录过多，请稍后再试", headers={"Retry-After": str(math.ceil(wait_seconds))})
-        raise Problem(
-            401,
-            "缺少令牌，或令牌无效、已撤销" if token or cookie else "请在 Authorization 头中提供令牌",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+        raise not_let_in(connection, services, has_told_something=bool(token or cookie))
     return caller
+
+
+def not_let_in(connection: HTTPConnection, services: Services, *, has_told_something: bool) -> Problem:
+    """What somebody is told whom nothing stands for: 401, or 429 after too many failures."""
+    wait_seconds = services.failed_attempts.note(source_of(connection))
+    if wait_seconds > 0:
+        return Problem(429, "失败的登录过多，请稍后再试", headers={"Retry-After": str(math.ceil(wait_seconds))})
+    return Problem(
+        401,
+        "缺少令牌，或令牌无效、已撤销" if has_told_something else "请在 Authorization 头中提供令牌",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
 
 
 def _check_csrf(connection: HTTPConnection, session: api_tokens.Session) -> None:
@@ -104,10 +109,10 @@ def access_of(
     return Access(caller, services, request_id_of(request))
 
 
-def _for_roles(*roles: Role) -> Callable[[Access], Access]:
+def _for_roles(*roles: Role) -> Callable[[Access], Awaitable[Access]]:
     allowed = frozenset(roles) | {Role.ADMIN}
 
-    def check(access: Annotated[Access, Depends(access_of)]) -> Access:
+    async def check(access: Annotated[Access, Depends(access_of)]) -> Access:
         if access.caller.role not in allowed:
             raise Problem(403, f"角色 {access.caller.role.value} 不能使用该功能")
         return access

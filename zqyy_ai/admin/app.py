@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI
 
 from zqyy_ai.admin.body_limit import BodyLimit
 from zqyy_ai.admin.hour_closer import closing_hours
+from zqyy_ai.admin.live import LiveHub
 from zqyy_ai.admin.problems import MEDIA_TYPE, ProblemDetails, add_problem_handlers
 from zqyy_ai.admin.request_ids import RequestIds
 from zqyy_ai.admin.routes import (
@@ -16,11 +17,13 @@ from zqyy_ai.admin.routes import (
     batch_runs,
     budget,
     cache_invalidation,
+    cached_answers,
     dashboard,
     events,
     health,
     internal_events,
     job_retries,
+    live_stream,
     manual_events,
     metrics,
     pauses,
@@ -52,10 +55,13 @@ _ERRORS = {
 def create_app(services: Services) -> FastAPI:
     """`services` are closed by whoever made them."""
 
+    live = LiveHub(services.settings, services.database.url)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        with closing_hours(services.chain_database):
-            yield
+        async with live.running():
+            with closing_hours(services.chain_database):
+                yield
 
     app = FastAPI(
         title="zqyy_ai",
@@ -67,12 +73,14 @@ def create_app(services: Services) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.services = services
+    app.state.live = live
     add_problem_handlers(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestIds)
     app.include_router(_api())
     app.include_router(health.router)
     app.include_router(metrics.router, responses=_ERRORS)  # type: ignore[arg-type]  # its type wants `dict[int | str, …]`
+    app.include_router(live_stream.websocket_router)
     return app
 
 
@@ -84,10 +92,12 @@ def _api() -> APIRouter:
     api.include_router(batch_runs.router)
     api.include_router(budget.router)
     api.include_router(cache_invalidation.router)
+    api.include_router(cached_answers.router)
     api.include_router(dashboard.router)
     api.include_router(events.router)
     api.include_router(internal_events.router)
     api.include_router(job_retries.router)
+    api.include_router(live_stream.router)
     api.include_router(manual_events.router)
     api.include_router(pauses.router)
     api.include_router(prewarm.router)

@@ -28,7 +28,8 @@ class Services:
         return self.database.within(ALL_SITES)
 
 
-def services_of(connection: HTTPConnection) -> Services:
+async def services_of(connection: HTTPConnection) -> Services:
+    """Not `def`, like whatever doesn't wait on the way to an endpoint: each such step would be a trip to another thread and back."""
     found = connection.app.state.services
     assert isinstance(found, Services)
     return found

@@ -38,6 +38,8 @@ from zqyy_ai.warehouse.finance import load_finance, loaded_through
 logger = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL_SECONDS = 0.25
+# Those who watch are told more rarely: each of these is a row that stays for days.
+_TOLD_INTERVAL_SECONDS = 1.0
 _AFTER_DATABASE_TROUBLE = timedelta(seconds=5)
 _NO_ROOM_PAUSES_SECONDS = (1.0, 2.0, *(4.0,) * 7)
 _GIVEN_UP = "本任务的上一轮已失败,不再重复调用;需要时请发起新的预热"
@@ -148,7 +150,7 @@ class PrewarmRun:
         self._only_missing = only_missing
         self._is_cancelled = is_cancelled
         self._counts = _Counts(total=len(windows))
-        self._progress_shown_at = 0.0
+        self._progress_shown_at = self._progress_told_at = 0.0
         self._data_read_at: datetime | None = None
         self.site: Site = engine.database.patiently(lambda connection: sites.get_site(connection, site_id))
         self.job: TriggerJob | None = None
@@ -286,15 +288,21 @@ class PrewarmRun:
             self._progress_shown_at = time.monotonic()
             try:
                 with self._engine.database.autocommit() as connection:
-                    trigger_jobs.record_progress(connection, job, self._counts.as_progress())
+                    self._record_progress(connection, job, is_told=time.monotonic() - self._progress_told_at >= _TOLD_INTERVAL_SECONDS)
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 logger.warning("prewarm.progress_not_shown job=%s", job.id)
+
+    def _record_progress(self, connection: Connection, job: TriggerJob, *, is_told: bool = True) -> None:
+        progress = self._counts.as_progress()
+        if trigger_jobs.record_progress(connection, job, progress) and is_told:
+            self._progress_told_at = time.monotonic()
+            trigger_jobs.tell_prewarm_progress(connection, job, progress)
 
     def _leave_job(self, job: TriggerJob) -> None:
         now = self._engine.clock.now()
 
         def leave(connection: Connection) -> None:
-            trigger_jobs.record_progress(connection, job, self._counts.as_progress())
+            self._record_progress(connection, job)
             trigger_jobs.send_back(connection, job, now, "运行进程被停止,等待重新执行", _failed_for_good(self._counts.bad))
 
         self._engine.database.write_surely(leave)
@@ -304,7 +312,7 @@ class PrewarmRun:
         retry_at = self._retry_at(job) if counts.bad and error is None else None
 
         def end(connection: Connection) -> None:
-            trigger_jobs.record_progress(connection, job, counts.as_progress())
+            self._record_progress(connection, job)
             if error is not None:
                 status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
                 is_fault = isinstance(error, Exception)

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from zqyy_ai.domain.access import Caller, Role, SiteScope
-from zqyy_ai.store.database import Connection
+from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.queries import named_queries
 
 _TOKEN = re.compile(r"zqyy_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
@@ -57,18 +57,19 @@ def create(connection: Connection, *, name: str, role: Role, site_ids: Sequence[
     return f"zqyy_{public_id}_{secret}"
 
 
-def find_caller(connection: Connection, token: str) -> Caller | None:
+def find_caller(database: Database, token: str) -> Caller | None:
     """Whom the token stands for; None for one that is malformed, unknown, wrong or revoked. Notes its use, once a minute at most."""
     parts = _TOKEN.fullmatch(token)
     if parts is None:
         return None
-    row = connection.execute(named_queries("api_tokens")["by_public_id"], {"public_id": parts[1]}).fetchone()
+    row = next(iter(database.read_at_once(named_queries("api_tokens")["by_public_id"], {"public_id": parts[1]})), None)
     # Compared for an unknown id too, so that the time tells nothing.
     matches = hmac.compare_digest(_hash(parts[2]), row["secret_hash"] if row else _NOBODYS_HASH)
     if row is None or not matches:
         return None
     if row["is_use_due"]:
-        connection.execute(named_queries("api_tokens")["used"], {"token_id": row["id"]})
+        with database.transaction() as connection:
+            connection.execute(named_queries("api_tokens")["used"], {"token_id": row["id"]})
     return _caller(row)
 
 
@@ -98,6 +99,11 @@ def find_session(connection: Connection, cookie: str) -> Session | None:
     """None for one that is unknown or over, and for one whose token was revoked."""
     row = connection.execute(named_queries("api_tokens")["session"], {"session_hash": _hash(cookie)}).fetchone()
     return None if row is None else Session(_caller(row), row["csrf_token"], row["expires_at"])
+
+
+def session_hash(cookie: str) -> bytes:
+    """By which a session's row is found."""
+    return _hash(cookie)
 
 
 def close_session(connection: Connection, cookie: str) -> None:

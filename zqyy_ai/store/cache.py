@@ -12,7 +12,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from zqyy_ai.domain.apps import APPS
-from zqyy_ai.store.database import Connection
+from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.queries import named_queries
 
 
@@ -53,6 +53,21 @@ def get_history(connection: Connection, cache_type: str, site_id: int, target_id
         named_queries("cache")["get_history"], {"cache_type": cache_type, "site_id": site_id, "target_id": target_id, "limit": limit}
     )
     return [answer for row in rows if (answer := _answer(row)) is not None]
+
+
+def get_for_readers(database: Database, cache_type: str, site_id: int, target_id: str, *, now: datetime) -> CachedAnswer | None:
+    """What `get_latest` returns; where that is nothing, the newest valid row that has expired: `expires_at` tells them apart."""
+    wanted = {"cache_type": cache_type, "site_id": site_id, "target_id": target_id, "now": now}
+    rows = database.read_at_once(named_queries("cache")["get_for_readers"], wanted)
+    return CachedAnswer(**rows[0]) if rows else None
+
+
+def get_answers(connection: Connection, cache_type: str, site_id: int, target_id: str, *, limit: int) -> list[CachedAnswer]:
+    """The newest `limit` answers, invalidated ones too, newest first; no placeholders."""
+    rows = connection.execute(
+        named_queries("cache")["get_answers"], {"cache_type": cache_type, "site_id": site_id, "target_id": target_id, "limit": limit}
+    )
+    return [CachedAnswer(**row) for row in rows]
 
 
 def get_reusable(connection: Connection, cache_type: str, site_id: int, target_id: str) -> CachedAnswer | None:

@@ -7,13 +7,13 @@ import copy
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
@@ -36,8 +36,8 @@ _LONGEST_WAIT_SECONDS = 60.0
 _LONGEST_IDLE_IN_TRANSACTION = "30s"
 _RECONNECT_INTERVAL_SECONDS = 0.25
 
-# For the length of a transaction: behind a pooler the next one may be on another connection.
-_NARROW = "SELECT set_config('role', 'zqyy_api', true), set_config('zqyy.sites', %s, true)"
+# For the length of a transaction: behind a pooler the next one may be on another connection. In one message, which is one round trip less.
+_NARROW = sql.SQL("SELECT set_config('role', 'zqyy_api', true), set_config('zqyy.sites', {}, true)")
 
 # The last is what a session that was ended by `_LONGEST_IDLE_IN_TRANSACTION` hears when it goes on.
 _LOST = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.IdleInTransactionSessionTimeout)
@@ -137,10 +137,36 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """One transaction: committed at the end of the block, rolled back when it raises."""
-        with self._pool.connection() as connection, connection.transaction():
-            if self._scope is not None:
-                connection.execute(_NARROW, [self._scope.setting])
+        with self._pool.connection() as connection, self._begun(connection):
             yield connection
+
+    @contextmanager
+    def _begun(self, connection: Connection) -> Iterator[None]:
+        if self._scope is None:
+            with connection.transaction():
+                yield
+            return
+        try:
+            connection.execute(sql.SQL("BEGIN; {}").format(_NARROW.format(self._scope.setting)))
+            yield
+        except BaseException:
+            # Of a connection that is lost nothing is left; the pool notices.
+            with suppress(psycopg.OperationalError):
+                connection.rollback()
+            raise
+        connection.commit()
+
+    def read_at_once(self, query: bytes, parameters: Mapping[str, Any]) -> list[DictRow]:
+        """The rows of one statement in a transaction of its own, for what is asked many times a second: all of it is one message.
+
+        Several statements in one message are one transaction without being told, so that the role and the sites are gone with it.
+        """
+        with self._pool.connection() as connection, psycopg.ClientCursor(connection, row_factory=dict_row) as cursor:
+            if self._scope is None:
+                return cursor.execute(query, parameters).fetchall()
+            cursor.execute(_NARROW.format(self._scope.setting).as_bytes(connection) + b"; " + query, parameters)
+            cursor.nextset()
+            return cursor.fetchall()
 
     def within(self, scope: SiteScope) -> Self:
         """The same pool, for a caller who may see the sites of `scope` alone: its rows, by the role `zqyy_api`, whatever a query asks for."""

@@ -146,7 +146,9 @@ def add_running(connection: Connection, job: NewJob, *, run_id: str, worker_id: 
         },
     ).fetchone()
     assert row is not None
-    return _job(row)
+    added = _job(row)
+    _announce(connection, added.site_id, added.id, added.status)
+    return added
 
 
 def wake_workers(connection: Connection) -> None:
@@ -206,7 +208,10 @@ def count_duplicate(connection: Connection, job_id: int, etl_run_id: str | None)
 
 def supersede_past(connection: Connection, site_id: int, business_date: date) -> int:
     """Completes pending finished-load jobs of business dates before `business_date`; returns how many."""
-    return connection.execute(named_queries("trigger_jobs")["supersede"], {"site_id": site_id, "business_date": business_date}).rowcount
+    rows = connection.execute(named_queries("trigger_jobs")["supersede"], {"site_id": site_id, "business_date": business_date}).fetchall()
+    for row in rows:
+        _announce(connection, site_id, row["id"], JobStatus.COMPLETED)
+    return len(rows)
 
 
 def claim_dws_job(connection: Connection, site_id: int, *, run_id: str, worker_id: UUID, lease: timedelta) -> TriggerJob | None:
@@ -437,6 +442,12 @@ def record_progress(connection: Connection, job: TriggerJob, progress: dict[str,
         {"job_id": job.id, "fencing_token": job.fencing_token, "progress": Jsonb(progress)},
     )
     return recorded.rowcount == 1
+
+
+def tell_prewarm_progress(connection: Connection, job: TriggerJob, progress: dict[str, int]) -> None:
+    """Says how far a site's prewarm is; the truth is in the job's row."""
+    told = {name: progress[name] for name in ("total", "done", "reused", "failed")}
+    live_events.publish(connection, "prewarm_progress", job.site_id, {"trigger_job_id": job.id, **told})
 
 
 def sites_wanting_a_run(connection: Connection) -> list[int]:

@@ -120,8 +120,9 @@ def test_an_unknown_address_is_a_problem_too(api: Api) -> None:
 
 
 def test_a_database_that_is_away_is_said_to_be_for_now(api: Api) -> None:
+    caller = api.caller(Role.ADMIN)
     api.services.database.close()
-    answer = api.anonymous.get("/api/session", headers={"Authorization": "Bearer x"})
+    answer = caller.get("/api/session")
     assert answer.status_code == 503
     assert answer.json()["code"] == "database_unavailable"
 

@@ -281,6 +281,18 @@ def test_every_step_of_a_job_is_told_to_those_who_watch(connection: Connection) 
     assert [row["payload"]["status"] for row in told] == ["pending", "running", "completed"]
 
 
+def test_a_persons_own_run_and_a_job_of_yesterday_are_told_too(connection: Connection) -> None:
+    own = trigger_jobs.add_running(connection, dws_job(), run_id="run-1", worker_id=WORKER, lease=MINUTE)
+    of_yesterday = trigger_jobs.add(connection, dws_job(business_date=YESTERDAY))
+    assert trigger_jobs.supersede_past(connection, SITE, TODAY) == 1
+    told = connection.execute("SELECT payload FROM biz.ai_live_events WHERE event_type = 'job_updated' ORDER BY id").fetchall()
+    assert [(row["payload"]["trigger_job_id"], row["payload"]["status"]) for row in told] == [
+        (own.id, "running"),
+        (of_yesterday, "pending"),
+        (of_yesterday, "completed"),
+    ]
+
+
 def test_a_new_job_and_one_that_waits_again_wake_those_who_wait_for_work(database: Database, connection: Connection) -> None:
     with database.listener() as listener:
         listener.execute(sql.SQL("LISTEN {}").format(sql.Identifier(WORK_CHANNEL)))

@@ -31,3 +31,8 @@ DELETE FROM biz.ai_sessions WHERE session_hash = %(session_hash)s
 
 -- name: clear_sessions
 DELETE FROM biz.ai_sessions WHERE expires_at <= clock_timestamp()
+
+-- name: still_valid
+SELECT array(SELECT id FROM biz.ai_api_tokens WHERE id = ANY(%(token_ids)s::bigint[]) AND revoked_at IS NULL) AS token_ids,
+       array(SELECT session_hash FROM biz.ai_sessions
+             WHERE session_hash = ANY(%(session_hashes)s::bytea[]) AND expires_at > clock_timestamp()) AS session_hashes

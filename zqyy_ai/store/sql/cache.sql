@@ -14,6 +14,33 @@ WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND target_id = %(ta
 ORDER BY created_at DESC, id DESC
 LIMIT %(limit)s
 
+-- name: get_for_readers
+-- The newest that has not expired; where there is none, the newest that has.
+WITH fresh AS (
+    SELECT id, cache_type, site_id, target_id, result_json, score, triggered_by, created_at, expires_at, status, input_hash, run_log_id
+    FROM biz.ai_cache
+    WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND target_id = %(target_id)s
+      AND (status = 'valid' OR status IS NULL)
+      AND (expires_at IS NULL OR expires_at > %(now)s)
+    ORDER BY created_at DESC, id DESC
+    LIMIT 1
+)
+SELECT * FROM fresh
+UNION ALL
+(SELECT id, cache_type, site_id, target_id, result_json, score, triggered_by, created_at, expires_at, status, input_hash, run_log_id
+ FROM biz.ai_cache
+ WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND target_id = %(target_id)s
+   AND (status = 'valid' OR status IS NULL) AND NOT EXISTS (SELECT FROM fresh)
+ ORDER BY created_at DESC, id DESC
+ LIMIT 1)
+
+-- name: get_answers
+SELECT id, cache_type, site_id, target_id, result_json, score, triggered_by, created_at, expires_at, status, input_hash, run_log_id
+FROM biz.ai_cache
+WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND target_id = %(target_id)s AND status IS DISTINCT FROM 'generating'
+ORDER BY created_at DESC, id DESC
+LIMIT %(limit)s
+
 -- name: get_reusable
 SELECT id, cache_type, site_id, target_id, result_json, score, triggered_by, created_at, expires_at, status, input_hash, run_log_id
 FROM biz.ai_cache
