@@ -83,6 +83,8 @@ class Settings(BaseModel):
     monthly_token_limit: PositiveInt = Field(400_000_000, alias="ZQYY_MONTHLY_TOKEN_LIMIT")
     site_daily_token_limit: PositiveInt = Field(4_000_000, alias="ZQYY_SITE_DAILY_TOKEN_LIMIT")
     site_monthly_token_limit: PositiveInt = Field(80_000_000, alias="ZQYY_SITE_MONTHLY_TOKEN_LIMIT")
+    # Of all sites' sandboxes together; counts apart from the limits above.
+    sandbox_daily_token_limit: PositiveInt = Field(1_000_000, alias="ZQYY_SANDBOX_DAILY_TOKEN_LIMIT")
 
     # Retention.
     cache_rows_per_type_and_site: PositiveInt = Field(20_000, alias="ZQYY_CACHE_ROWS_PER_TYPE_AND_SITE")

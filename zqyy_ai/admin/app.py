@@ -29,6 +29,7 @@ from zqyy_ai.admin.routes import (
     pauses,
     prewarm,
     run_logs,
+    runtime_context,
     session,
     trigger_changes,
     trigger_jobs,
@@ -102,6 +103,7 @@ def _api() -> APIRouter:
     api.include_router(pauses.router)
     api.include_router(prewarm.router)
     api.include_router(run_logs.router)
+    api.include_router(runtime_context.router)
     api.include_router(session.router)
     api.include_router(trigger_changes.router)
     api.include_router(trigger_jobs.router)

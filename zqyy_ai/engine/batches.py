@@ -17,7 +17,7 @@ from zqyy_ai.domain.business_clock import SystemClock
 from zqyy_ai.domain.errors import InvalidRequest, NotFound, StateConflict
 from zqyy_ai.domain.events import FINANCE_CHAIN, MEMBER_APPS, EventType, dedup_key
 from zqyy_ai.domain.jobs import JobStatus
-from zqyy_ai.domain.runtime_context import LIVE
+from zqyy_ai.domain.runtime_context import RuntimeContext
 from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey
 from zqyy_ai.engine.assembly import budget_policy
 from zqyy_ai.engine.member_requests import (
@@ -32,7 +32,7 @@ from zqyy_ai.engine.member_requests import (
 )
 from zqyy_ai.guards.budget import BudgetWindow
 from zqyy_ai.settings import Settings
-from zqyy_ai.store import batches, run_logs, sites, trigger_jobs
+from zqyy_ai.store import batches, run_logs, runtime_contexts, sites, trigger_jobs
 from zqyy_ai.store.batches import Batch, NewBatch
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.trigger_jobs import NewJob
@@ -46,9 +46,11 @@ _ALREADY_DECIDED = "请重新估算"
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """What a batch would do: at most so many calls, tokens, yuan and minutes. `digest` stands for exactly its targets."""
+    """What a batch would do: at most so many calls, tokens, yuan and minutes. `digest` stands for exactly its targets, and for the site's
+    `context`: what was estimated for a sandbox is not confirmed for live."""
 
     site_id: int
+    context: RuntimeContext
     apps: tuple[AppType, ...]
     member_ids: tuple[int, ...]
     members: BackfillPlan | None
@@ -68,7 +70,7 @@ class BatchPlan:
 
     @property
     def digest(self) -> str:
-        told = [self.members.digest if self.members else "-", *map(str, self.windows)]
+        told = [str(self.context.sandbox_date or "live"), self.members.digest if self.members else "-", *map(str, self.windows)]
         return sha256("|".join(told).encode()).hexdigest()
 
     @property
@@ -87,6 +89,7 @@ def plan_batch(database: Database, settings: Settings, site_id: int, apps: Colle
     members = plan_backfill(database, settings, site_id, member_apps, named, only_missing=False) if member_apps else None
     with database.autocommit() as connection:
         sites.get_site(connection, site_id)
+        context = runtime_contexts.context_of(connection, site_id)
         usual = run_logs.usual_calls(connection, since=SystemClock().now() - HISTORY)
     calls = dict(members.calls_by_app) if members else {}
     for window in windows:
@@ -106,6 +109,7 @@ def plan_batch(database: Database, settings: Settings, site_id: int, apps: Colle
     )
     plan = BatchPlan(
         site_id=site_id,
+        context=context,
         apps=tuple(app for app in AppType if app in apps),
         member_ids=tuple(member_ids),
         members=members,
@@ -247,43 +251,46 @@ def _refuse_decided(batch: Batch) -> None:
 def _refuse_beyond_budget(plan: BatchPlan, budget: Iterable[BudgetWindow], settings: Settings, shown: SiteScope) -> None:
     policy = budget_policy(settings)
     site_scope = f"site:{plan.site_id}"
+    windows = (
+        [("sandbox", "day")] if plan.context.is_sandbox else [(scope, kind) for scope in ("chain", site_scope) for kind in ("day", "month")]
+    )
     spoken_for = {(window.scope, window.kind): window.used_tokens + window.reserved_tokens for window in budget}
-    for scope in ("chain", site_scope):
-        for kind in ("day", "month"):
-            limit, limit_tokens = policy.limit_of(scope, kind)
-            spent = spoken_for.get((scope, kind), 0)
-            if spent + plan.tokens > limit_tokens:
-                # What the other sites have spent is told to nobody who may not see them.
-                is_shown = scope == site_scope or shown.is_all
-                raise StateConflict(
-                    f"Token 预算不足（{limit}）：该批次约需 {plan.tokens:,}"
-                    + (f"，剩余 {max(limit_tokens - spent, 0):,}" if is_shown else ""),
-                    code="budget_insufficient",
-                    limit=limit,
-                    needed_tokens=plan.tokens,
-                    limit_tokens=limit_tokens if is_shown else None,
-                    spoken_for_tokens=spent if is_shown else None,
-                    available_tokens=max(limit_tokens - spent, 0) if is_shown else None,
-                )
+    for scope, kind in windows:
+        limit, limit_tokens = policy.limit_of(scope, kind)
+        spent = spoken_for.get((scope, kind), 0)
+        if spent + plan.tokens > limit_tokens:
+            # What the other sites have spent is told to nobody who may not see them.
+            is_shown = scope == site_scope or shown.is_all
+            raise StateConflict(
+                f"Token 预算不足（{limit}）：该批次约需 {plan.tokens:,}" + (f"，剩余 {max(limit_tokens - spent, 0):,}" if is_shown else ""),
+                code="budget_insufficient",
+                limit=limit,
+                needed_tokens=plan.tokens,
+                limit_tokens=limit_tokens if is_shown else None,
+                spoken_for_tokens=spent if is_shown else None,
+                available_tokens=max(limit_tokens - spent, 0) if is_shown else None,
+            )
 
 
 def _jobs(connection: Connection, plan: BatchPlan, batch_id: UUID) -> list[NewJob]:
     site = sites.get_site(connection, plan.site_id)
-    business_date = LIVE.business_date(SystemClock().now(), site.business_day_cutoff)
+    context = plan.context
+    business_date = context.business_date(SystemClock().now(), site.business_day_cutoff)
     event_type = EventType.BATCH_RUN
     windows = [
         NewJob(
             event_type=event_type,
             site_id=plan.site_id,
             business_date=business_date,
-            dedup_key=dedup_key(event_type, plan.site_id, None, str(window), business_date, LIVE.mode.value),
+            dedup_key=dedup_key(event_type, plan.site_id, None, str(window), business_date, context.mode.value),
             app_chain=FINANCE_CHAIN,
             payload={"app_type": finance_app_of(window).app_type.value, "targets": [str(window)], "source": "api"},
+            context=context,
             is_forced=True,
             priority=BACKFILL_PRIORITY,
             batch_id=batch_id,
         )
         for window in plan.windows
     ]
-    members = jobs_of_plan(plan.members, business_date, batch_id, event_type=event_type, source="api") if plan.members else []
+    members = jobs_of_plan(plan.members, business_date, batch_id, context, event_type=event_type, source="api") if plan.members else []
     return windows + members

@@ -120,6 +120,9 @@ def _check_pause(connection: psycopg.Connection[Any]) -> CheckOutcome:
     return CheckOutcome("暂停开关", Verdict.OK, "未暂停")
 
 
+_BUDGET_SCOPES = {"chain": "全店群", "sandbox": "沙箱"}
+
+
 def _check_budget(url: str, settings: Settings) -> CheckOutcome:
     """The chain's windows, and those of sites in which nothing is left or a call used more than it had reserved."""
     name, policy = "Token 预算", budget_policy(settings)
@@ -129,7 +132,7 @@ def _check_budget(url: str, settings: Settings) -> CheckOutcome:
     for window in windows:
         _, limit_tokens = policy.limit_of(window.scope, window.kind)
         is_spent = window.used_tokens >= limit_tokens
-        whose = "全店群" if window.scope == "chain" else f"门店 {window.scope.removeprefix('site:')} "
+        whose = _BUDGET_SCOPES.get(window.scope) or f"门店 {window.scope.removeprefix('site:')} "
         title = f"{whose}{'今日' if window.kind == 'day' else '本月'}"
         if window.scope == "chain" or is_spent or window.overshoot_tokens:
             overshoot = f",超出预估 {window.overshoot_tokens:,}" if window.overshoot_tokens else ""

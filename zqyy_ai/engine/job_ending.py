@@ -108,7 +108,7 @@ def write_plain_ending(connection: Connection, job: TriggerJob, ending: GoesBack
 def tell_of_end(connection: Connection, job: TriggerJob, status: JobStatus, why: str | None) -> None:
     """What others see of a job's end: its trigger's last error, and alerts. Last in the transaction."""
     name = EVENT_NAMES.get(job.event_type)
-    if name is not None:
+    if name is not None and not job.context.is_sandbox:
         error = None if status is JobStatus.COMPLETED else f"任务 {job.id}(门店 {job.site_id}):{why or status.value}"
         triggers.record_job_end(connection, name, error)
     if status is JobStatus.COMPLETED:

@@ -23,7 +23,7 @@ from zqyy_ai.guards.call_pauses import CallPause, pause_in_force
 from zqyy_ai.prompts.note import LONGEST_NOTE
 from zqyy_ai.prompts.untrusted_text import untrusted
 from zqyy_ai.settings import Settings
-from zqyy_ai.store import cache, run_logs, sites, trigger_jobs
+from zqyy_ai.store import cache, run_logs, runtime_contexts, sites, trigger_jobs
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.run_logs import UsualCall
 from zqyy_ai.store.sites import Site
@@ -89,7 +89,8 @@ def add_app_job(
     _refuse_unknown(connection, site_id, [member_id])
     if assistant_id is not None:
         _refuse_unrelated(connection, site, member_id, assistant_id)
-    business_date = runtime_context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
+    context = runtime_contexts.context_of(connection, site_id, runtime_context)
+    business_date = context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
     subject = f"{app_type.value}:{assistant_id or '-'}"
     return trigger_jobs.add(
         connection,
@@ -98,9 +99,10 @@ def add_app_job(
             site_id=site_id,
             member_id=member_id,
             business_date=business_date,
-            dedup_key=dedup_key(EventType.RUN_APP, site_id, member_id, subject, business_date, runtime_context.mode.value),
+            dedup_key=dedup_key(EventType.RUN_APP, site_id, member_id, subject, business_date, context.mode.value),
             app_chain=chain_text((app_type,)),
             payload=payload,
+            context=context,
             is_forced=True,
             priority=RUN_APP_PRIORITY,
         ),
@@ -118,16 +120,18 @@ def add_window_job(
 ) -> int:
     """Makes a forced job that asks one finance window anew (it is paid) and returns its id. Raises InvalidRequest for an unknown or closed site."""
     site = sites.get_site(connection, site_id)
-    business_date = runtime_context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
+    context = runtime_contexts.context_of(connection, site_id, runtime_context)
+    business_date = context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
     return trigger_jobs.add(
         connection,
         NewJob(
             event_type=EventType.RUN_APP,
             site_id=site_id,
             business_date=business_date,
-            dedup_key=dedup_key(EventType.RUN_APP, site_id, None, str(window), business_date, runtime_context.mode.value),
+            dedup_key=dedup_key(EventType.RUN_APP, site_id, None, str(window), business_date, context.mode.value),
             app_chain=FINANCE_CHAIN,
             payload={"app_type": finance_app_of(window).app_type.value, "targets": [str(window)], "regenerate": True, "source": source},
+            context=context,
             is_forced=True,
             priority=RUN_APP_PRIORITY,
         ),
@@ -143,7 +147,7 @@ def retry_job(database: Database, job_id: int) -> int:
 def add_retry(connection: Connection, job_id: int, *, scope: SiteScope = ALL_SITES) -> int:
     """Makes a new job that does what a `failed`, `partial` or `dead` one left undone; returns its id.
 
-    Steps that succeeded are not paid again. Raises NotFound for a job that `scope` does not see, StateConflict for one that is not at such an
+    It runs in the retried job's context, whatever the site's is by now. Steps that succeeded are not paid again. Raises NotFound for a job that `scope` does not see, StateConflict for one that is not at such an
     end, can't be retried, or whose retry is still under way.
     """
     job = trigger_jobs.get_locked(connection, job_id)
@@ -158,7 +162,7 @@ def add_retry(connection: Connection, job_id: int, *, scope: SiteScope = ALL_SIT
         raise StateConflict(f"任务 {job_id} 已有重试在进行：任务 {retry.id}")
     site = sites.get_site(connection, job.site_id)
     # A finished load is about the day on which it is done; a past date would count as superseded.
-    business_date = business_date_at(SystemClock().now(), site.business_day_cutoff)
+    business_date = job.context.business_date(SystemClock().now(), site.business_day_cutoff)
     left_out = ("given_up", "done_by_job")
     return trigger_jobs.add(
         connection,
@@ -170,6 +174,7 @@ def add_retry(connection: Connection, job_id: int, *, scope: SiteScope = ALL_SIT
             dedup_key=dedup_key_on(job.dedup_key, business_date),
             app_chain=job.app_chain or "",
             payload={name: value for name, value in job.payload.items() if name not in left_out},
+            context=job.context,
             is_forced=True,
             priority=job.priority if job.priority < 0 else RUN_APP_PRIORITY,
             retry_of=job_id,
@@ -233,10 +238,12 @@ def plan_backfill(
     """
     now = SystemClock().now()
     with database.autocommit() as connection:
-        sites.get_site(connection, site_id)
+        site = sites.get_site(connection, site_id)
+        context = runtime_contexts.context_of(connection, site_id)
+        now = context.moment(now, site.business_day_cutoff)
         wanted = _wanted_members(connection, site_id, members, active_since=now - timedelta(days=settings.active_member_days))
-        asked = _asked_targets(connection, site_id, wanted, apps, only_missing=only_missing, now=now)
-        usual = run_logs.usual_calls(connection, since=now - HISTORY)
+        asked = _asked_targets(connection, site_id, wanted, apps, only_missing=only_missing, now=now, context=context)
+        usual = run_logs.usual_calls(connection, since=SystemClock().now() - HISTORY)
     calls = sum(len(targets) for targets in asked.values())
     tokens = 0.0
     seconds_by_member: defaultdict[int, float] = defaultdict(float)
@@ -260,7 +267,14 @@ def plan_backfill(
 
 
 def _asked_targets(
-    connection: Connection, site_id: int, member_ids: Sequence[int], apps: Collection[AppType], *, only_missing: bool, now: datetime
+    connection: Connection,
+    site_id: int,
+    member_ids: Sequence[int],
+    apps: Collection[AppType],
+    *,
+    only_missing: bool,
+    now: datetime,
+    context: RuntimeContext,
 ) -> dict[AppType, set[str]]:
     """The targets for which each application's step would find something to ask about, as its prompt decides it (`prompts/`).
 
@@ -272,7 +286,8 @@ def _asked_targets(
     assigned = {f"{assistant}_{member}" for member, assistant in askable.open_tasks}
 
     def with_clues(app: AppType) -> set[str]:
-        return asked.get(app, set()) | (members & cache.targets_with_clues(connection, APPS[app].cache_type, site_id, now=now))
+        known = cache.targets_with_clues(connection, APPS[app].cache_type, site_id, now=now, context=context)
+        return asked.get(app, set()) | (members & known)
 
     asked: dict[AppType, set[str]] = {}
     for app in (app for app in MEMBER_APPS if app in apps):
@@ -288,7 +303,7 @@ def _asked_targets(
             case _:
                 targets = assigned
         if only_missing:
-            targets = targets - cache.valid_target_ids(connection, APPS[app].cache_type, site_id, now=now)
+            targets = targets - cache.valid_target_ids(connection, APPS[app].cache_type, site_id, now=now, context=context)
         asked[app] = targets
     return asked
 
@@ -308,15 +323,18 @@ def request_backfill(database: Database, plan: BackfillPlan) -> UUID:
     batch_id = uuid4()
     with database.autocommit() as connection:
         site = sites.get_site(connection, plan.site_id)
-    business_date = LIVE.business_date(SystemClock().now(), site.business_day_cutoff)
-    jobs = jobs_of_plan(plan, business_date, batch_id, event_type=EventType.BACKFILL, source="cli")
+        context = runtime_contexts.context_of(connection, plan.site_id)
+    business_date = context.business_date(SystemClock().now(), site.business_day_cutoff)
+    jobs = jobs_of_plan(plan, business_date, batch_id, context, event_type=EventType.BACKFILL, source="cli")
     for first in range(0, len(jobs), _JOBS_A_TRANSACTION):
         with database.transaction() as connection:
             trigger_jobs.add_all(connection, jobs[first : first + _JOBS_A_TRANSACTION])
     return batch_id
 
 
-def jobs_of_plan(plan: BackfillPlan, business_date: date, batch_id: UUID, *, event_type: EventType, source: str) -> list[NewJob]:
+def jobs_of_plan(
+    plan: BackfillPlan, business_date: date, batch_id: UUID, context: RuntimeContext, *, event_type: EventType, source: str
+) -> list[NewJob]:
     """A job for each member of the plan, behind all events."""
     chain = chain_text(plan.apps)
     payload = {"apps": [app.value for app in plan.apps], "only_missing": plan.only_missing, "source": source}
@@ -326,9 +344,10 @@ def jobs_of_plan(plan: BackfillPlan, business_date: date, batch_id: UUID, *, eve
             site_id=plan.site_id,
             member_id=member_id,
             business_date=business_date,
-            dedup_key=dedup_key(event_type, plan.site_id, member_id, chain, business_date, LIVE.mode.value),
+            dedup_key=dedup_key(event_type, plan.site_id, member_id, chain, business_date, context.mode.value),
             app_chain=chain,
             payload=payload,
+            context=context,
             is_forced=True,
             priority=BACKFILL_PRIORITY,
             batch_id=batch_id,

@@ -22,9 +22,11 @@ from zqyy_ai.domain.answers import FinanceAnswer
 from zqyy_ai.domain.apps import AppType, finance_app_of
 from zqyy_ai.domain.events import FINANCE_CHAIN, EventName, EventType
 from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey, earliest_day
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.job_alerts import raise_for_job, resolve_by_job
+from zqyy_ai.engine.sandbox import refuse_in_sandbox
 from zqyy_ai.engine.send_back import codes_text, failed_for_good, moment_to_go_on
 from zqyy_ai.engine.step import StepRequest, StepResult, StepStatus
 from zqyy_ai.prompts.finance import FinancePrompts
@@ -113,6 +115,7 @@ def finance_request(
         target_id=str(window),
         answer_model=FinanceAnswer,
         business_date=business_date,
+        context=job.context,
         references=prompt.references,
         triggered_by=job.event_type,
         trigger_type=_trigger_type(job),
@@ -152,16 +155,23 @@ class PrewarmRun:
         self._counts = _Counts(total=len(windows))
         self._progress_shown_at = self._progress_told_at = 0.0
         self._data_read_at: datetime | None = None
+        self._context = engine.runtime_context
         self.site: Site = engine.database.patiently(lambda connection: sites.get_site(connection, site_id))
         self.job: TriggerJob | None = None
 
     @property
     def business_date(self) -> date:
-        return self._engine.runtime_context.business_date(self._engine.clock.now(), self.site.business_day_cutoff)
+        return self._context.business_date(self._engine.clock.now(), self.site.business_day_cutoff)
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether the run's answers are a sandbox's: nothing of the cache has changed, so there is nothing to materialise."""
+        return self._context.is_sandbox
 
     def __enter__(self) -> Self:
         self.job = self._engine.database.patiently(self._claim)
         if self.job is not None:
+            self._context = self.job.context
             # Earlier rounds of the job have spent too.
             self._counts.calls, self._counts.tokens = self.job.progress.get("calls", 0), self.job.progress.get("tokens", 0)
         return self
@@ -171,12 +181,15 @@ class PrewarmRun:
         # There is one when this is the repetition of a claim whose confirmation got lost.
         if (claimed := trigger_jobs.claimed_by(connection, site_id, run_id=self._run_id, worker_id=worker.id)) is not None:
             return claimed
-        trigger_jobs.supersede_past(connection, site_id, self.business_date)
+        if not self._asked_by_sensor:
+            refuse_in_sandbox(connection, site_id)
+        trigger_jobs.supersede_past(connection, site_id, LIVE.business_date(self._engine.clock.now(), self.site.business_day_cutoff))
         claim: dict[str, Any] = {"run_id": self._run_id, "worker_id": worker.id, "lease": worker.lease}
         job = None
         # A run that leaves valid windows alone, or wants them made anew, does not answer a finished load.
         if set(self._windows) == set(WINDOW_KEYS) and not self._only_missing and not self._regenerate:
-            job = trigger_jobs.claim_dws_job(connection, site_id, **claim)
+            # What a person starts shows in Dagster: a sandbox's job that still waits is not for that.
+            job = trigger_jobs.claim_dws_job(connection, site_id, only_live=not self._asked_by_sensor, **claim)
         if job is None and not self._asked_by_sensor:
             job = trigger_jobs.add_running(connection, self._job_of_a_person(), **claim)
         return job
@@ -240,10 +253,7 @@ class PrewarmRun:
 
     def has_valid_answer(self, window: WindowKey) -> bool:
         """Whether the cache holds a valid, unexpired answer for the window, whoever made it."""
-        now = self._engine.clock.now()
-        return bool(
-            self._engine.database.patiently(lambda connection: cache.valid_targets(connection, self.site.site_id, [str(window)], now=now))
-        )
+        return bool(self._valid_answers([str(window)]))
 
     def _is_whole(self, job: TriggerJob) -> bool:
         """Whether every window was compared with the newest data."""
@@ -253,9 +263,14 @@ class PrewarmRun:
         """With `only_missing`, the windows whose answer is still valid."""
         if not (self._only_missing or job.only_missing):
             return {}
-        now, targets = self._engine.clock.now(), [str(window) for window in self._windows]
-        valid = self._engine.database.patiently(lambda connection: cache.valid_targets(connection, self.site.site_id, targets, now=now))
+        valid = self._valid_answers([str(window) for window in self._windows])
         return {window: valid[str(window)] for window in self._windows if str(window) in valid}
+
+    def _valid_answers(self, targets: list[str]) -> dict[str, CachedAnswer]:
+        now, context = self._context.moment(self._engine.clock.now(), self.site.business_day_cutoff), self._context
+        return self._engine.database.patiently(
+            lambda connection: cache.valid_targets(connection, self.site.site_id, targets, now=now, context=context)
+        )
 
     def _requests(self, job: TriggerJob, windows: list[WindowKey]) -> Iterator[tuple[StepRequest, WindowKey]]:
         if not windows:
@@ -342,7 +357,7 @@ class PrewarmRun:
         self._engine.database.write_surely(end)
 
     def _show_on_trigger(self, connection: Connection, job: TriggerJob, error: str | None) -> None:
-        if job.event_type == EventType.DWS_COMPLETED:
+        if job.event_type == EventType.DWS_COMPLETED and not job.context.is_sandbox:
             said = f"任务 {job.id}(门店 {job.site_id}):{error}" if error else None
             triggers.record_job_end(connection, EventName.DWS_COMPLETED, said)
 
@@ -364,7 +379,7 @@ class PrewarmRun:
         one = self._windows[0] if len(self._windows) == 1 else None
         event_type = EventType.RUN_APP if one else EventType.BACKFILL
         subject = str(one) if one else f"{self._windows[0]}..{self._windows[-1]}"
-        mode = self._engine.runtime_context.mode.value
+        mode = self._context.mode.value
         return NewJob(
             event_type=event_type,
             site_id=self.site.site_id,
@@ -378,6 +393,7 @@ class PrewarmRun:
                 "only_missing": self._only_missing,
                 "source": "dagster",
             },
+            context=self._context,
             is_forced=True,
         )
 

@@ -92,6 +92,7 @@ def rules(settings: Settings, now: datetime) -> tuple[Rule, ...]:
         aged("alerts", "已解决的告警", job_days, retention.ALERTS),
         aged("seen_etl_runs", "已见的数据加载", seen_days, retention.SEEN_ETL_RUNS),
         aged("budget_windows", "预算窗口", _ACCOUNTS_AGE.days, retention.BUDGET_WINDOWS),
+        aged("sandbox_answers", "沙箱的回答", job_days, retention.SANDBOX_ANSWERS),
         Rule("cache", "缓存", f"{keep:,} 行以外", retention.CACHE_SURPLUS, {"keep": keep}),
         aged("run_logs", "运行日志", log_days, retention.RUN_LOGS),
         aged("run_log_days", "运行日志的日汇总", log_days, retention.RUN_LOG_DAYS),

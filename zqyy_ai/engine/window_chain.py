@@ -48,6 +48,7 @@ class WindowStepOutcome:
     result: StepResult
     job_id: int
     has_answer: bool
+    is_sandbox: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def window_of_job(connection: Connection, job: TriggerJob, site: Site, run_id: s
     window = WindowKey.parse(targets[0])
     ancestry = trigger_jobs.ancestry(connection, job.id)
     has_been_begun = job.attempt > 1 or job.sent_back_count > 0 or job.retry_of is not None
-    own = cache.answers_of_jobs(connection, ancestry.job_ids) if has_been_begun else {}
+    own = cache.answers_of_jobs(connection, ancestry.job_ids, context=job.context) if has_been_begun else {}
     return WindowWork(
         job=job,
         site=site,
@@ -126,6 +127,7 @@ class WindowChain:
                 result,
                 self.work.job.id,
                 has_answer=result.status.is_good or self._has_valid_answer(),
+                is_sandbox=self.work.job.context.is_sandbox,
             )
             self.outcomes.append(outcome)
             return outcome
@@ -162,7 +164,7 @@ class WindowChain:
 
     def _run(self) -> StepResult:
         work, engine = self.work, self._engine
-        business_date = engine.runtime_context.business_date(engine.clock.now(), work.site.business_day_cutoff)
+        business_date = work.job.context.business_date(engine.clock.now(), work.site.business_day_cutoff)
         data = engine.database.patiently(lambda connection: read_finance(connection, work.site, business_date))
         request = finance_request(
             data.prompts,
@@ -183,5 +185,10 @@ class WindowChain:
         return result
 
     def _has_valid_answer(self) -> bool:
-        now, target = self._engine.clock.now(), str(self.work.window)
-        return bool(self._engine.database.patiently(lambda connection: cache.valid_targets(connection, self.site_id, [target], now=now)))
+        context, target = self.work.job.context, str(self.work.window)
+        now = context.moment(self._engine.clock.now(), self.work.site.business_day_cutoff)
+        return bool(
+            self._engine.database.patiently(
+                lambda connection: cache.valid_targets(connection, self.site_id, [target], now=now, context=context)
+            )
+        )

@@ -175,7 +175,9 @@ class _Told:
         self._members = KnownMembers(context.instance, check_keys)
 
     def of(self, outcome: StepOutcome) -> Iterator[object]:
-        """A good step's materialisation; an evaluation of the check when the step failed, or was failing before."""
+        """A good step's materialisation; an evaluation of the check when the step failed, or was failing before. Of a sandbox nothing."""
+        if outcome.is_sandbox:
+            return
         result, app_type = outcome.result, outcome.step.app_type
         key = member_key(outcome.site_id, outcome.member_id)
         self._members.ensure_partition(key)

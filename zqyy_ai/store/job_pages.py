@@ -49,6 +49,7 @@ class JobRow:
     run_id: str | None
     batch_id: UUID | None
     business_date: date | None
+    runtime_mode: str
     not_before: datetime | None
     progress: dict[str, Any]
     error_message: str | None

@@ -41,6 +41,7 @@ SEEN_ETL_RUNS = Disposal("events", "count_etl_runs", "count_old_etl_runs", "pick
 ALERTS = Disposal("alerts", "count_rows", "count_resolved", "pick_resolved", "delete_resolved")
 ALERT_DELIVERIES = Disposal("alerts", "count_delivery_rows", "count_ended_deliveries", "pick_ended_deliveries", "delete_ended_deliveries")
 BATCHES = Disposal("batches", "count_rows", "count_old", "pick_old", "delete_old")
+SANDBOX_ANSWERS = Disposal("sandbox_answers", "count_rows", "count_old", "pick_old", "delete_old")
 BUDGET_WINDOWS = Disposal("budget_windows", "count_rows", "count_old", "pick_old", "delete_old")
 EVENT_RUNS = Disposal("event_runs", "count_rows", "count_old", "pick_old", "delete_old")
 RATE_LIMITS = Disposal("rate_limits", "count_rows", "count_idle", "pick_idle", "delete_idle")

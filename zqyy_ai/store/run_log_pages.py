@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 from zqyy_ai.domain.access import SiteScope
 from zqyy_ai.domain.apps import APPS
 from zqyy_ai.domain.business_clock import start_of_day
+from zqyy_ai.domain.runtime_context import RuntimeMode
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
 from zqyy_ai.store.run_log_sums import OUTCOMES_OF_STATUS
@@ -20,7 +21,7 @@ from zqyy_ai.store.run_log_sums import OUTCOMES_OF_STATUS
 
 @dataclass(frozen=True, slots=True)
 class RunLogFilter:
-    """None: any. Days are those of Asia/Shanghai, both included."""
+    """None: any. `runtime_mode`: `live` or `sandbox`. Days are those of Asia/Shanghai, both included."""
 
     scope: SiteScope
     app_type: str | None = None
@@ -28,6 +29,7 @@ class RunLogFilter:
     trigger_type: str | None = None
     member_id: int | None = None
     trigger_job_id: int | None = None
+    runtime_mode: str | None = None
     date_from: date | None = None
     date_to: date | None = None
 
@@ -40,6 +42,7 @@ class RunLogFilter:
             "trigger_type": self.trigger_type,
             "member_id": self.member_id,
             "trigger_job_id": self.trigger_job_id,
+            "runtime_mode": self.runtime_mode,
             "day_from": self.date_from,
             "day_to": self.date_to,
             "begins_at": start_of_day(self.date_from) if self.date_from else None,
@@ -66,6 +69,8 @@ class RunLogRow:
     status: str
     outcome: str
     error_code: str | None
+    runtime_mode: str
+    sandbox_date: date | None
     created_at: datetime
     finished_at: datetime | None
 
@@ -91,7 +96,8 @@ class RunLogDetail:
 def find_page(connection: Connection, wanted: RunLogFilter, *, offset: int, rows: int) -> tuple[list[RunLogRow], int]:
     """The newest rows after `offset` of them, at most `rows`, and how many match in all."""
     parameters = wanted.parameters()
-    if wanted.member_id is not None or wanted.trigger_job_id is not None:
+    # The sums hold what was live. Of a sandbox, a member or a job there are few.
+    if wanted.runtime_mode != RuntimeMode.LIVE or wanted.member_id is not None or wanted.trigger_job_id is not None:
         counted = connection.execute(named_queries("run_log_pages")["count"], parameters).fetchone()
         assert counted is not None
         total = int(counted["logs"])

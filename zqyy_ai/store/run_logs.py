@@ -11,7 +11,7 @@ without a log is not made.
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -19,6 +19,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from zqyy_ai.domain.apps import APPS
+from zqyy_ai.domain.runtime_context import RuntimeMode
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
 from zqyy_ai.store.storable_text import storable, storable_or_none
@@ -50,6 +51,8 @@ class RunSubject:
     assistant_id: int | None = None
     dagster_run_id: str | None = None
     input_hash: str | None = None
+    runtime_mode: str = RuntimeMode.LIVE.value
+    sandbox_date: date | None = None
 
     def columns(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}

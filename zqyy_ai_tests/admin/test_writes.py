@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from zqyy_ai.domain.access import Role
 from zqyy_ai.domain.business_clock import SHANGHAI, SystemClock
 from zqyy_ai.domain.events import EventType, dedup_key
+from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.store import trigger_jobs
 from zqyy_ai.store.alerts import Alert, AlertType, raise_alert
 from zqyy_ai.store.database import Connection
@@ -50,6 +51,7 @@ def add_job(connection: Connection, *, site_id: int = SITE, status: str = "faile
                 dedup_key=dedup_key(EventType.CONSUMPTION, site_id, member_id, "-", today, "live"),
                 app_chain="app3→app8→app7",
                 payload={"site_id": site_id, "member_id": member_id},
+                context=LIVE,
             ),
         )
         connection.execute("UPDATE biz.ai_trigger_jobs SET status = %s, error_message = '超时' WHERE id = %s", [status, job_id])

@@ -368,6 +368,11 @@ def fill(connection: Connection) -> None:
         " FROM generate_series(0, 99) g",
         [NOW],
     )
+    connection.execute(
+        "INSERT INTO biz.ai_sandbox_answers (cache_type, site_id, target_id, sandbox_date, result_json, created_at)"
+        " SELECT 'app3_clue', 1001, g, '2025-01-31', '{}', %s - g * interval '5 days' FROM generate_series(0, 99) g",
+        [NOW],
+    )
     connection.execute("INSERT INTO biz.ai_rate_limits SELECT g::text, %s - g * interval '1 hour' FROM generate_series(0, 99) g", [NOW])
     connection.execute(
         "INSERT INTO biz.ai_event_runs SELECT g::text, gen_random_uuid(), opened_at, opened_at + interval '1 minute',"
@@ -392,6 +397,7 @@ def content(connection: Connection) -> dict[str, int]:
         "budget_windows",
         "rate_limits",
         "event_runs",
+        "sandbox_answers",
     )
     return {
         table: connection.execute(f"SELECT sum(hashtext(t::text)::bigint) AS picture FROM biz.ai_{table} t".encode()).fetchone()["picture"]  # type: ignore[index]
@@ -572,6 +578,11 @@ def test_old_rows_are_found_by_an_index(database: Database, connection: Connecti
             "cache_type, site_id, target_id, result_json, created_at",
             "'t', g / 900, g, '{}', %(now)s - g * interval '1 minute'",
         ),
+        (
+            "ai_sandbox_answers",
+            "cache_type, site_id, target_id, sandbox_date, result_json, created_at",
+            "'t', g / 900, g, '2025-01-31', '{}', %(now)s - g * interval '10 minutes'",
+        ),
     ]:
         connection.execute(f"INSERT INTO biz.{table} ({columns}) SELECT {values} FROM generate_series(0, 29999) g".encode(), {"now": NOW})
         connection.execute(f"ANALYZE biz.{table}".encode())
@@ -588,7 +599,7 @@ def test_old_rows_are_found_by_an_index(database: Database, connection: Connecti
     read_through = {
         name: plan
         for name, plan in plans.items()
-        if any(f"Seq Scan on ai_{table}" in plan for table in ("cache", "run_logs", "live_events"))
+        if any(f"Seq Scan on ai_{table}" in plan for table in ("cache", "run_logs", "live_events", "sandbox_answers"))
     }
     assert read_through == {}
     assert "ai_trigger_jobs_finished_idx" in plans["trigger_jobs"]

@@ -1,7 +1,7 @@
 """Run logs: each call of the model, each refusal and each reuse."""
 
 from dataclasses import asdict
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -11,6 +11,7 @@ from zqyy_ai.admin.access import ViewerAccess
 from zqyy_ai.admin.parameters import LARGEST_ID, MemberId, SiteId, TheDayRange, ThePage
 from zqyy_ai.admin.problems import not_found
 from zqyy_ai.domain.apps import AppType
+from zqyy_ai.domain.runtime_context import RuntimeMode
 from zqyy_ai.engine.prices import cost_cny
 from zqyy_ai.settings import Settings
 from zqyy_ai.store import run_log_pages
@@ -41,6 +42,8 @@ class RunLogItem(BaseModel):
     output_tokens: int | None = Field(examples=[500])
     cost_cny: float = Field(description="按设置中的单价估算，元", examples=[0.003])
     finished_at: datetime | None
+    runtime_mode: str = Field(description="live 或 sandbox", examples=["live"])
+    sandbox_date: date | None = Field(description="沙箱的业务日；live 为 null", examples=[None])
 
 
 class RunLogDetailResponse(RunLogItem):
@@ -77,6 +80,9 @@ def list_run_logs(
     site_id: SiteId = None,
     member_id: MemberId = None,
     trigger_job_id: Annotated[int | None, Query(ge=1, le=LARGEST_ID, description="所属任务", examples=[88])] = None,
+    runtime_mode: Annotated[
+        RuntimeMode | None, Query(description="live 或 sandbox；默认 live，按任务查询时默认不限。沙箱的调用不计入看板与用量")
+    ] = None,
 ) -> RunLogListResponse:
     """最新的在前。"""
     wanted = RunLogFilter(
@@ -86,6 +92,7 @@ def list_run_logs(
         trigger_type=trigger_type,
         member_id=member_id,
         trigger_job_id=trigger_job_id,
+        runtime_mode=runtime_mode or (RuntimeMode.LIVE if trigger_job_id is None else None),
         date_from=days.date_from,
         date_to=days.date_to,
     )

@@ -36,6 +36,7 @@ class TriggerJobItem(BaseModel):
     finished_at: datetime | None
     created_at: datetime
     business_date: date | None
+    runtime_mode: str = Field(description="live 或 sandbox；沙箱的业务日见 business_date", examples=["live"])
     duplicate_count: int = Field(description="并入该任务的重复事件数", examples=[0])
     attempt: int = Field(description="已尝试次数", examples=[1])
     not_before: datetime | None = Field(description="在此之前不会开始")

@@ -93,7 +93,7 @@ WHERE fingerprint IS NOT NULL AND alert_status IN ('open', 'acked')
       WHEN alert_type IN ('timeout', 'configuration', 'budget_exceeded', 'rate_limited', 'log_unwritable') OR (alert_type = 'failed' AND app_type IS NOT NULL) THEN
           last_seen_at < clock_timestamp() - %(quiet)s
           AND EXISTS (SELECT FROM biz.ai_run_logs log
-                      WHERE log.status = 'success' AND log.created_at > alert.last_seen_at
+                      WHERE log.status = 'success' AND log.runtime_mode = 'live' AND log.created_at > alert.last_seen_at
                         AND (alert.site_id IS NULL OR log.site_id = alert.site_id)
                         AND (alert.app_type IS NULL OR log.app_type = alert.app_type))
       ELSE false

@@ -11,7 +11,7 @@ WHERE job.created_at IS NOT NULL
 -- name: page
 SELECT job.id, coalesce(job.event_type, '') AS event_type, coalesce(job.site_id, 0) AS site_id, job.member_id, coalesce(job.status, '') AS status,
        job.app_chain, coalesce(job.is_forced, false) AS is_forced, job.duplicate_count, job.attempt, job.retry_of, job.run_id, job.batch_id,
-       job.business_date, job.not_before, job.progress, job.error_message, job.created_at, job.started_at, job.finished_at
+       job.business_date, job.runtime_mode, job.not_before, job.progress, job.error_message, job.created_at, job.started_at, job.finished_at
 FROM biz.ai_trigger_jobs job
 WHERE job.created_at IS NOT NULL
   AND (%(site_ids)s::bigint[] IS NULL OR job.site_id = ANY(%(site_ids)s::bigint[]))
@@ -34,7 +34,7 @@ WHERE job.status = 'pending' AND job.dedup_key IS NOT NULL AND (%(site_ids)s::bi
 -- name: get
 SELECT job.id, coalesce(job.event_type, '') AS event_type, coalesce(job.site_id, 0) AS site_id, job.member_id, coalesce(job.status, '') AS status,
        job.app_chain, coalesce(job.is_forced, false) AS is_forced, job.duplicate_count, job.attempt, job.retry_of, job.run_id, job.batch_id,
-       job.business_date, job.not_before, job.progress, job.error_message, job.created_at, job.started_at, job.finished_at,
+       job.business_date, job.runtime_mode, job.not_before, job.progress, job.error_message, job.created_at, job.started_at, job.finished_at,
        job.payload::text AS payload_text, coalesce(job.connector_type, '') AS connector_type,
        ARRAY(SELECT retry.id FROM biz.ai_trigger_jobs retry WHERE retry.retry_of = job.id ORDER BY retry.id LIMIT 100) AS retry_ids,
        (SELECT count(*) FROM biz.ai_events event WHERE event.trigger_job_id = job.id) AS merged_events
@@ -70,7 +70,7 @@ SELECT (
 -- name: newest_prewarm
 SELECT job.id, coalesce(job.event_type, '') AS event_type, coalesce(job.site_id, 0) AS site_id, job.member_id, coalesce(job.status, '') AS status,
        job.app_chain, coalesce(job.is_forced, false) AS is_forced, job.duplicate_count, job.attempt, job.retry_of, job.run_id, job.batch_id,
-       job.business_date, job.not_before, job.progress, job.error_message, job.created_at, job.started_at, job.finished_at
+       job.business_date, job.runtime_mode, job.not_before, job.progress, job.error_message, job.created_at, job.started_at, job.finished_at
 FROM biz.ai_trigger_jobs job
 WHERE job.event_type = 'dws_completed' AND job.site_id = %(site_id)s AND job.created_at IS NOT NULL AND (%(site_ids)s::bigint[] IS NULL OR job.site_id = ANY(%(site_ids)s::bigint[]))
 ORDER BY (job.status = 'running') DESC NULLS LAST, (job.status = 'pending') DESC NULLS LAST, job.id DESC LIMIT 1

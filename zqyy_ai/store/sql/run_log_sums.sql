@@ -28,7 +28,7 @@ WITH closing AS MATERIALIZED (
            CASE outcome WHEN 'refused' THEN coalesce(error_code, split_part(error_message, ':', 1)) ELSE '' END AS refusal,
            tokens_used, input_tokens, output_tokens, latency_ms, created_at
     FROM biz.ai_run_logs log CROSS JOIN LATERAL (SELECT biz.ai_run_outcome(status, error_code, error_message) AS outcome) AS ended
-    WHERE created_at >= %(begins_at)s AND created_at < %(ends_at)s
+    WHERE created_at >= %(begins_at)s AND created_at < %(ends_at)s AND runtime_mode = 'live'
 ), days AS (
     INSERT INTO biz.ai_run_log_days AS present (day, site_id, app_type, trigger_type, outcome, refusal, logs, tokens, input_tokens,
                                                 output_tokens, latency_ms)
@@ -70,7 +70,7 @@ FROM (
     SELECT (created_at AT TIME ZONE 'Asia/Shanghai')::date, biz.ai_run_app(app_type),
            biz.ai_run_outcome(status, error_code, error_message), 1, tokens_used, input_tokens, output_tokens, latency_ms
     FROM biz.ai_run_logs
-    WHERE created_at >= (SELECT coalesce(closed_until, '-infinity') FROM biz.ai_run_log_watermark)
+    WHERE created_at >= (SELECT coalesce(closed_until, '-infinity') FROM biz.ai_run_log_watermark) AND runtime_mode = 'live'
       AND (created_at AT TIME ZONE 'Asia/Shanghai')::date = ANY(%(days)s::date[])
       AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[]))
 ) AS parts
@@ -92,7 +92,7 @@ FROM (
            CASE outcome WHEN 'refused' THEN coalesce(error_code, split_part(error_message, ':', 1)) ELSE '' END AS refusal,
            tokens_used, input_tokens, output_tokens, latency_ms, created_at
     FROM biz.ai_run_logs log CROSS JOIN LATERAL (SELECT biz.ai_run_outcome(status, error_code, error_message) AS outcome) AS ended
-    WHERE created_at >= (SELECT coalesce(closed_until, '-infinity') FROM biz.ai_run_log_watermark)
+    WHERE created_at >= (SELECT coalesce(closed_until, '-infinity') FROM biz.ai_run_log_watermark) AND runtime_mode = 'live'
       AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[]))
 ) AS tail
 GROUP BY site_id, app_type, outcome, refusal
@@ -105,7 +105,7 @@ FROM (
     UNION ALL
     SELECT biz.ai_run_app(app_type), biz.ai_run_outcome(status, error_code, error_message), created_at
     FROM biz.ai_run_logs
-    WHERE created_at >= (SELECT coalesce(closed_until, '-infinity') FROM biz.ai_run_log_watermark)
+    WHERE created_at >= (SELECT coalesce(closed_until, '-infinity') FROM biz.ai_run_log_watermark) AND runtime_mode = 'live'
       AND biz.ai_run_outcome(status, error_code, error_message) = ANY(%(outcomes)s)
       AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[]))
 ) AS calls
