@@ -595,7 +595,7 @@ def test_old_rows_are_found_by_an_index(database: Database, connection: Connecti
         statement = b"EXPLAIN " + rule.disposal.statement(rule.disposal.pick)
         plans[rule.name] = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement, parameters))
 
-    assert len(plans) == 8
+    assert len(plans) == 9
     read_through = {
         name: plan
         for name, plan in plans.items()

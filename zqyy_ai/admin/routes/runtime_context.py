@@ -115,11 +115,13 @@ def put(site_id: SiteId, body: RuntimeContextRequest, access: AdminAccess) -> Ru
 @router.get("/answers", summary="沙箱的回答")
 def answers(
     site_id: SiteId,
-    cache_type: Annotated[str, Query(max_length=40, examples=["app3_clue"], json_schema_extra={"enum": list(_CACHE_TYPES)})],
+    cache_type: Annotated[
+        str, Query(max_length=40, description="缓存类型", examples=["app3_clue"], json_schema_extra={"enum": list(_CACHE_TYPES)})
+    ],
     target_id: Annotated[str, Query(max_length=60, pattern=r"^\w+$", description="如会员编号、this_month__all", examples=["7"])],
     access: ViewerAccess,
     business_date: Annotated[date | None, Query(description="只看这个沙箱业务日", examples=["2026-04-20"])] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+    limit: Annotated[int, Query(ge=1, le=200, description="最多返回多少条")] = 20,
 ) -> SandboxAnswersResponse:
     if cache_type not in _CACHE_TYPES:
         raise Problem(422, f"cache_type 应为 {'、'.join(_CACHE_TYPES)} 之一")
