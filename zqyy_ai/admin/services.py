@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from zqyy_ai.admin.cache_reads import CacheReads
 from zqyy_ai.admin.failed_attempts import FailedAttempts
 from zqyy_ai.domain.access import ALL_SITES
 from zqyy_ai.domain.business_clock import Clock, SystemClock
@@ -21,6 +22,7 @@ class Services:
     database: Database
     clock: Clock = field(default_factory=SystemClock)
     failed_attempts: FailedAttempts = field(default_factory=FailedAttempts)
+    cache_reads: CacheReads = field(default_factory=CacheReads)
 
     @property
     def chain_database(self) -> Database:

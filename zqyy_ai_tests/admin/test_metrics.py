@@ -2,12 +2,14 @@
 
 from datetime import timedelta
 
+from httpx import Response
 from prometheus_client.parser import text_string_to_metric_families
 
 from zqyy_ai.domain.access import ALL_SITES, Role
 from zqyy_ai.engine.retention import carry_out
 from zqyy_ai.engine.run_log_closing import close_hours
 from zqyy_ai.settings import load_settings
+from zqyy_ai.store.cache import write_cache
 from zqyy_ai.store.database import Connection, Database, database_now
 from zqyy_ai_tests.admin.callers import OTHER_SITE, SITE, Api
 from zqyy_ai_tests.admin.rows import add_alert, add_job, add_log, add_refusal, add_reuse, days_ago
@@ -57,7 +59,7 @@ def test_the_figures_of_calls_refusals_reuse_queue_and_alerts(api: Api, connecti
     assert value("zqyy_ai_call_latency_seconds_bucket", *app, "+Inf") == value("zqyy_ai_call_latency_seconds_count", *app) == 3
     assert value("zqyy_ai_call_latency_seconds_sum", *app) == 184.5
     assert value("zqyy_ai_refusals_total", "app3_clue", str(OTHER_SITE), "budget_exceeded") == 1
-    assert value("zqyy_ai_cache_hits_total", *app) == 1
+    assert value("zqyy_ai_reuses_total", *app) == 1
     assert value("zqyy_ai_jobs", str(SITE), "pending") == value("zqyy_ai_jobs", str(SITE), "running") == 1
     assert 90 <= value("zqyy_ai_oldest_due_job_age_seconds", str(SITE)) < 150
     assert value("zqyy_ai_open_alerts", "circuit_open", "critical", "-") == 1
@@ -88,3 +90,25 @@ def test_figures_of_the_whole_chain_are_for_who_sees_it(api: Api) -> None:
 
 def test_without_any_row_there_is_still_an_answer(api: Api) -> None:
     assert scrape(api) == {}
+
+
+def test_reads_of_the_cache_are_counted_by_what_was_found(api: Api, connection: Connection) -> None:
+    now = database_now(connection)
+    write_cache(connection, "app3_clue", SITE, "7", {"clues": []}, expires_at=now + timedelta(hours=1))
+    write_cache(connection, "app3_clue", SITE, "8", {"clues": []}, expires_at=now - timedelta(hours=1))
+    reader = api.caller(Role.READER)
+
+    def read(target_id: str, **headers: str) -> Response:
+        return reader.get("/api/ai/cache/app3_clue", params={"site_id": SITE, "target_id": target_id}, headers=headers)
+
+    etag = read("7").headers["etag"]
+    statuses = [read("7", **{"If-None-Match": etag}).status_code, read("8").status_code, read("9").status_code]
+
+    assert statuses == [304, 404, 404]
+    found = scrape(api)
+    by_result = {
+        result: found["zqyy_ai_cache_reads_total", frozenset(("app3_clue", str(SITE), result))]
+        for result in ("fresh", "unchanged", "stale")
+    }
+    assert by_result == {"fresh": 1, "unchanged": 1, "stale": 1}
+    assert found["zqyy_ai_cache_reads_total", frozenset(("app3_clue", "-", "missing"))] == 1

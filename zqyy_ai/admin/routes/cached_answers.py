@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from zqyy_ai.admin.access import ReaderAccess
+from zqyy_ai.admin.cache_reads import CacheRead
 from zqyy_ai.admin.problems import Problem, not_found
 from zqyy_ai.domain.apps import APPS
 from zqyy_ai.store import cache
@@ -100,14 +101,22 @@ def read_cached_answer(
     access.refuse_other_sites(site_id)
     now = access.services.clock.now()
     answer = cache.get_for_readers(access.database, cache_type, site_id, target_id, now=now)
+    reads = access.services.cache_reads
     if answer is None:
+        reads.note(cache_type, CacheRead.MISSING)
         raise not_found(f"{cache_type}/{target_id} 的结果")
     is_stale = answer.expires_at is not None and answer.expires_at <= now
+    if is_stale:
+        reads.note(cache_type, CacheRead.STALE, site_id)
     if is_stale and not allow_stale:
         raise Problem(404, f"{cache_type}/{target_id} 的结果已过期", code="stale", expires_at=_text(answer.expires_at))
     headers = {**_CACHING, "ETag": _etag(answer, is_stale=is_stale)}
     if if_none_match is not None and _names(if_none_match, headers["ETag"]):
+        if not is_stale:
+            reads.note(cache_type, CacheRead.UNCHANGED, site_id)
         return Response(status_code=304, headers=headers)
+    if not is_stale:
+        reads.note(cache_type, CacheRead.FRESH, site_id)
     response.headers.update(headers)
     return CachedResult(**_fields(answer, now))
 

@@ -1,4 +1,5 @@
-"""Figures for Prometheus, read from the database at each scrape: the same whichever server answers, and none is lost by a restart.
+"""Figures for Prometheus, read from the database at each scrape: the same whichever server answers, and none is lost by a restart. But for
+the reads of the cache: each server counts its own.
 
 Counters never go back: they are sums of what was ever logged (`store/run_log_sums.py`), whatever retention deletes.
 """
@@ -32,6 +33,7 @@ def metrics(access: ViewerAccess) -> Response:
     access.require_all_sites()
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Figures(access.database, access.services.settings))
+    registry.register(access.services.cache_reads.counter)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
@@ -76,7 +78,7 @@ def _call_figures(rows: list[RunSum], settings: Settings) -> Iterator[Metric]:
     cost = CounterMetricFamily("zqyy_ai_cost_cny", "Cost by the prices in the settings, yuan", labels=of_app)
     latency = HistogramMetricFamily("zqyy_ai_call_latency_seconds", "How long calls took", labels=of_app)
     refusals = CounterMetricFamily("zqyy_ai_refusals", "Calls that a guard refused before they left", labels=(*of_app, "reason"))
-    reused = CounterMetricFamily("zqyy_ai_cache_hits", "Steps that reused the cached answer without a call", labels=of_app)
+    reused = CounterMetricFamily("zqyy_ai_reuses", "Steps that reused the cached answer without a call", labels=of_app)
 
     by_app: dict[tuple[str, str], _Call] = defaultdict(_Call)
     by_reason: dict[tuple[str, str, str], int] = defaultdict(int)
