@@ -99,7 +99,8 @@ def test_reads_of_the_cache_are_counted_by_what_was_found(api: Api, connection: 
     reader = api.caller(Role.READER)
 
     def read(target_id: str, **headers: str) -> Response:
-        return reader.get("/api/ai/cache/app3_clue", params={"site_id": SITE, "target_id": target_id}, headers=headers)
+        answer: Response = reader.get("/api/ai/cache/app3_clue", params={"site_id": SITE, "target_id": target_id}, headers=headers)
+        return answer
 
     etag = read("7").headers["etag"]
     statuses = [read("7", **{"If-None-Match": etag}).status_code, read("8").status_code, read("9").status_code]
