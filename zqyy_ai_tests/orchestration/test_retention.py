@@ -174,7 +174,7 @@ def test_the_result_is_a_table_with_a_row_for_each_kind(stage: Stage) -> None:
     table = table_of(run_job(stage))
 
     assert table["实时事件"]["已删除"] == 3
-    assert len(table) == 14
+    assert len(table) == 16
 
 
 def test_what_is_deleted_is_in_the_sums_before(stage: Stage) -> None:
