@@ -1,7 +1,7 @@
 """`make bench`: every measured claim, as a table on the terminal and in benchmarks/results.md.
 
 `--quick` takes one site, fewer rounds and twelve of the original's windows; its figures are for a look, not for the record.
-`--only numbers` (or `cost`, `guards`, `reuse`, `makespan`, `failing`, `events`) prints that part alone.
+`--only numbers` (or `cost`, `guards`, `reuse`, `makespan`, `failing`, `events`, `dashboard`) prints that part alone.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import cost, events, guards, makespan, numbers
+from benchmarks import cost, dashboard, events, guards, makespan, numbers
 
 RESULTS = Path(__file__).parent / "results.md"
 MOST_RATIO_OF_20_SITES = 1.25
@@ -23,6 +23,7 @@ MOST_SECONDS_TO_A_CALL_OPEN = 0.3
 MOST_SECONDS_TO_A_CALL_POISSON = 0.5
 LEAST_CHAINS_A_SECOND = 8
 MOST_MEMORY_OF_WAITING_MB = 400
+MOST_DASHBOARD_P99_MS = 150
 
 
 def main() -> None:
@@ -35,6 +36,7 @@ def main() -> None:
         "makespan": lambda: _makespan_lines(site_counts=(1,) if quick else (1, 20), original_windows=12 if quick else 72),
         "failing": _failing_lines,
         "events": lambda: _events_lines(quick=quick),
+        "dashboard": lambda: _dashboard_lines(logs=300_000 if quick else 5_000_000, seconds=5 if quick else 20),
         "numbers": lambda: numbers.lines(quick=quick),
     }
     parser.add_argument("--only", choices=parts)
@@ -143,6 +145,20 @@ def _events_lines(*, quick: bool) -> list[str]:
         f"{weight.most_calls_in_flight} calls of {events.WAITING_CALL_SECONDS:g} s in flight; all chains to their end: {weight.seconds:.0f} s |"
     )
     return lines
+
+
+def _dashboard_lines(logs: int, seconds: int) -> list[str]:
+    found = dashboard.measure(logs=logs, seconds=seconds)
+    load = f"{len(found.answers_ms)} requests, {dashboard.REQUESTS_A_SECOND} a second, open loop; longest {max(found.answers_ms):.0f} ms"
+    return [
+        (
+            f"| Dashboard over {found.logs / 1e6:g} million run logs, p50 / p99 | {found.p50_ms:.0f} / {found.p99_ms:.0f} ms | "
+            f"p99 ≤ {MOST_DASHBOARD_P99_MS} ms | {load}; {dashboard.SITES} sites; the server used {found.server_cpu_cores:.2f} cores |"
+        ),
+        f"| Dashboard of {dashboard.DAYS} days, alone | {found.longest_range_ms:.0f} ms | | the longest range that there is |",
+        f"| First / last page of the run logs, alone | {found.first_page_ms:.0f} / {found.last_page_ms:.0f} ms | | 20 / 200 rows, with the total |",
+        f"| Closing the hours of {found.logs / 1e6:g} million run logs | {found.close_seconds:.0f} s | | once, after an upgrade; then an hour at a time |",
+    ]
 
 
 def _machine() -> str:

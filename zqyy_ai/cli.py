@@ -79,7 +79,7 @@ stop_with_parent = click.option("--stop-with-parent", is_flag=True, hidden=True,
 @main.command()
 @stop_with_parent
 def dev(stop_with_parent: bool) -> None:
-    """启动整套服务（PostgreSQL、模拟器、Dagster），直到按下 Ctrl-C。"""
+    """启动整套服务（PostgreSQL、模拟器、Dagster、管理接口），直到按下 Ctrl-C。"""
     sys.exit(_serve(stop_with_parent=stop_with_parent, is_demo=False, once=False))
 
 
@@ -135,6 +135,64 @@ def emulator(host: str, port: int | None, latency: float, seed: int, fault_plan:
     from zqyy_ai.devkit.emulator import serve
 
     serve(host, port or _settings(os.environ).emulator_port, latency, seed, fault_plan)
+
+
+@main.command()
+def serve() -> None:
+    """启动管理接口（HTTP API），监听 ZQYY_HOST:ZQYY_PORT；make dev 已包含它。"""
+    from zqyy_ai.admin.server import serve as serve_admin
+
+    serve_admin(_joined_settings())
+
+
+@main.group()
+def token() -> None:
+    """管理接口的访问令牌。"""
+
+
+@token.command("create")
+@click.option(
+    "--role",
+    required=True,
+    type=click.Choice(["viewer", "operator", "admin", "internal", "reader"]),
+    help="viewer 查看；operator 还可操作；admin 还可改设置；internal 触发事件；reader 读取缓存。",
+)
+@click.option("--sites", required=True, metavar="编号|all", help="可访问的门店，以逗号分隔；all 为全部门店。")
+@click.option("--name", required=True, metavar="名称", help="谁在使用，如“小程序”；记录在审计中。")
+def create_token(role: str, sites: str, name: str) -> None:
+    """生成令牌；最后一行是令牌本身，只显示这一次。"""
+    from zqyy_ai.domain.access import Role
+    from zqyy_ai.engine.token_requests import create_token as create
+
+    with _database("token") as database:
+        created = create(database, name=name, role=Role(role), sites=sites)
+    click.echo("令牌只显示这一次，请妥善保存：", err=True)
+    click.echo(created)
+
+
+@token.command("list")
+def list_tokens() -> None:
+    """列出令牌（不含密钥），新的在前。"""
+    from zqyy_ai.store import api_tokens
+    from zqyy_ai.terminal import new_console, token_table
+
+    with _database("token") as database, database.autocommit() as connection:
+        found = api_tokens.list_tokens(connection)
+    if not found:
+        click.echo("还没有令牌：zqyy-ai token create --role viewer --sites all --name …")
+        return
+    new_console(is_wide=True).print(token_table(found))
+
+
+@token.command("revoke")
+@click.argument("token_id", metavar="编号", type=click.IntRange(min=1))
+def revoke_token(token_id: int) -> None:
+    """撤销令牌，立即生效；由它登录的控制台也一并退出。"""
+    from zqyy_ai.engine.token_requests import revoke_token as revoke
+
+    with _database("token") as database:
+        revoke(database, token_id)
+    click.echo(f"令牌 {token_id} 已撤销")
 
 
 @main.command("demo-data")
@@ -361,11 +419,14 @@ def retention(dry_run: bool) -> None:
     小批删除，每批一个事务；随时可以按 Ctrl-C 中断，下次接着清理。Dagster 自己的旧运行由每日任务 retention 删除，不在此处。
     """
     from zqyy_ai.engine.retention import carry_out, plan
+    from zqyy_ai.engine.run_log_closing import close_hours_before_retention
     from zqyy_ai.terminal import new_console, retention_table, watch_retention
 
     console = new_console()
     settings = _joined_settings()
     with _database("retention") as database:
+        if not dry_run:
+            close_hours_before_retention(database)
         outcomes = plan(database, settings) if dry_run else watch_retention(console, carry_out(database, settings))
     console.print(retention_table(outcomes, dry_run=dry_run))
     for outcome in outcomes:

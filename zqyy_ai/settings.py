@@ -33,6 +33,12 @@ class Settings(BaseModel):
     dagster_database_url: SecretStr | None = Field(None, alias="ZQYY_DAGSTER_DATABASE_URL")
     db_pool_connections: Annotated[int, Field(ge=2, le=200)] = Field(6, alias="ZQYY_DB_POOL_CONNECTIONS")
 
+    # The API's own account, a member of zqyy_api that owns nothing; unset, the application's database is used and the role put on. Behind a
+    # pooler in transaction mode, what listens needs a direct URL.
+    api_database_url: SecretStr | None = Field(None, alias="ZQYY_API_DATABASE_URL")
+    api_listen_database_url: SecretStr | None = Field(None, alias="ZQYY_API_LISTEN_DATABASE_URL")
+    api_pool_connections: Annotated[int, Field(ge=2, le=200)] = Field(10, alias="ZQYY_API_POOL_CONNECTIONS")
+
     # DashScope. An unset key means the emulator in `make demo` and `make dev`.
     dashscope_api_key: SecretStr | None = Field(None, alias="DASHSCOPE_API_KEY")
     dashscope_base_url: str | None = Field(None, alias="DASHSCOPE_HTTP_BASE_URL")
@@ -77,6 +83,8 @@ class Settings(BaseModel):
     monthly_token_limit: PositiveInt = Field(400_000_000, alias="ZQYY_MONTHLY_TOKEN_LIMIT")
     site_daily_token_limit: PositiveInt = Field(4_000_000, alias="ZQYY_SITE_DAILY_TOKEN_LIMIT")
     site_monthly_token_limit: PositiveInt = Field(80_000_000, alias="ZQYY_SITE_MONTHLY_TOKEN_LIMIT")
+    # Of all sites' sandboxes together; counts apart from the limits above.
+    sandbox_daily_token_limit: PositiveInt = Field(1_000_000, alias="ZQYY_SANDBOX_DAILY_TOKEN_LIMIT")
 
     # Retention.
     cache_rows_per_type_and_site: PositiveInt = Field(20_000, alias="ZQYY_CACHE_ROWS_PER_TYPE_AND_SITE")
@@ -98,13 +106,15 @@ class Settings(BaseModel):
     home: Path = Field(Path(".zqyy"), alias="ZQYY_HOME")
     host: str = Field("127.0.0.1", alias="ZQYY_HOST")
     port: Port = Field(8000, alias="ZQYY_PORT")
+    # Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, separated by commas.
+    trusted_proxies: str = Field("127.0.0.1", alias="ZQYY_TRUSTED_PROXIES")
     dagster_port: Port = Field(3000, alias="ZQYY_DAGSTER_PORT")
     code_server_port: Port = Field(4266, alias="ZQYY_CODE_SERVER_PORT")
     emulator_port: Port = Field(8089, alias="ZQYY_EMULATOR_PORT")
     postgres_port: Port = Field(54329, alias="ZQYY_POSTGRES_PORT")
     postgres_os_user: str = Field("nobody", alias="ZQYY_POSTGRES_OS_USER")
 
-    @field_validator("database_url", "dagster_database_url")
+    @field_validator("database_url", "dagster_database_url", "api_database_url", "api_listen_database_url")
     @classmethod
     def _is_a_postgresql_url(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):

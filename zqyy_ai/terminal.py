@@ -21,6 +21,7 @@ from zqyy_ai.engine.member_requests import BackfillPlan, BatchProgress, JobRepor
 from zqyy_ai.engine.prewarm_requests import PrewarmProgress
 from zqyy_ai.engine.retention import Outcome
 from zqyy_ai.store.alerts import StoredAlert
+from zqyy_ai.store.api_tokens import StoredToken
 from zqyy_ai.store.run_logs import JobStep
 from zqyy_ai.store.trigger_jobs import TriggerJob
 
@@ -325,5 +326,23 @@ def alert_table(alerts: list[StoredAlert]) -> Table:
             str(alert.occurrences),
             f"{alert.last_seen_at.astimezone(SHANGHAI):%m-%d %H:%M}" if alert.last_seen_at else "",
             alert.message + reason,
+        )
+    return table
+
+
+def token_table(tokens: list[StoredToken]) -> Table:
+    table = Table(title="访问令牌", title_justify="left")
+    table.add_column("编号", justify="right")
+    for heading in ("名称", "角色", "门店", "创建", "最近使用", "状态"):
+        table.add_column(heading)
+    for token in tokens:
+        table.add_row(
+            str(token.id),
+            token.name,
+            token.role.value,
+            "全部" if token.site_ids is None else "、".join(map(str, token.site_ids)),
+            f"{token.created_at.astimezone(SHANGHAI):%Y-%m-%d}",
+            f"{token.last_used_at.astimezone(SHANGHAI):%m-%d %H:%M}" if token.last_used_at else "从未",
+            "有效" if token.revoked_at is None else f"已撤销（{token.revoked_at.astimezone(SHANGHAI):%m-%d %H:%M}）",
         )
     return table

@@ -85,6 +85,7 @@ def job(status: JobStatus, **changes: object) -> TriggerJob:
         is_own_run=False,
         priority=10,
         retry_of=None,
+        batch_id=None,
         business_date=AT.date(),
         dedup_key="run_app|1001|42|app3_clue:-|2026-04-20|live",
         attempt=0,

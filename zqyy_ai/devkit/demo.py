@@ -163,6 +163,7 @@ def show_addresses(console: Console, addresses: StackAddresses, run_id: str | No
     lines = [("Dagster", addresses.dagster_url)]
     if run_id:
         lines.append(("本次运行", f"{addresses.dagster_url}/runs/{run_id}"))
+    lines.append(("管理接口", f"{addresses.admin_url}/api/openapi.json"))
     if addresses.emulator_url:
         lines.append(("百炼模拟器", f"{addresses.emulator_url}/"))
     for title, address in lines:

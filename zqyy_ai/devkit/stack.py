@@ -1,4 +1,5 @@
-"""The whole project on one machine: PostgreSQL, emulator, Dagster's code server, webserver and daemon, started and stopped together.
+"""The whole project on one machine: PostgreSQL, emulator, Dagster's code server, webserver and daemon, the admin server, started and stopped
+together.
 
 What the settings name is used as it is; what they don't name is embedded: PostgreSQL without ZQYY_DATABASE_URL, the DashScope emulator
 without DASHSCOPE_API_KEY. The invariant: one stack a ZQYY_HOME (a lock), and when the stack's process is gone, for whatever reason, so is
@@ -64,6 +65,7 @@ class StackAddresses:
     """What a client needs to join. `environment` goes to `zqyy-ai env`; `embedded_names` are those of its names that end with the stack."""
 
     dagster_url: str
+    admin_url: str
     emulator_url: str | None
     environment: Mapping[str, str] = field(repr=False)
     embedded_names: tuple[str, ...]
@@ -135,7 +137,7 @@ def running_stack(
             if prepare is not None:
                 prepare(database_url)
         children.await_ready("code-server", lambda: listens_on(settings.code_server_port), READY_TIMEOUT_SECONDS)
-        for name in ("webserver", "daemon"):
+        for name in ("webserver", "daemon", "admin"):
             narrator.say(f"启动 {name}")
             children.start(specs[name])
         if plan.is_dashscope_emulated:
@@ -145,12 +147,14 @@ def running_stack(
         children.decide_grace(lambda: IDLE_GRACE_SECONDS if dagster.is_idle() else BUSY_GRACE_SECONDS)
         children.await_ready("webserver", dagster.missing_location, READY_TIMEOUT_SECONDS)
         children.await_ready("daemon", dagster.missing_daemon, READY_TIMEOUT_SECONDS)
+        children.await_ready("admin", lambda: listens_on(settings.port), READY_TIMEOUT_SECONDS)
         _write_state(
             state_file,
             {
                 "marker": marker,
                 "owner_pid": os.getpid(),
                 "dagster_url": addresses.dagster_url,
+                "admin_url": addresses.admin_url,
                 "emulator_url": addresses.emulator_url,
                 "environment": dict(addresses.environment),
                 "embedded_names": list(addresses.embedded_names),
@@ -175,7 +179,9 @@ def read_running_stack(home: Path) -> StackAddresses:
         raise StackNotRunning(_not_running(home))
     try:
         state = json.loads((home / "stack.json").read_text())
-        return StackAddresses(state["dagster_url"], state["emulator_url"], state["environment"], tuple(state["embedded_names"]))
+        return StackAddresses(
+            state["dagster_url"], state["admin_url"], state["emulator_url"], state["environment"], tuple(state["embedded_names"])
+        )
     except (OSError, ValueError, KeyError):
         raise StackNotRunning(f"{home} 的服务正在启动或停止，请稍后再试") from None
 
@@ -264,6 +270,7 @@ def _refuse_taken_ports(plan: _Plan) -> None:
         "ZQYY_EMULATOR_PORT": settings.emulator_port if plan.is_dashscope_emulated else None,
         "ZQYY_CODE_SERVER_PORT": settings.code_server_port,
         "ZQYY_DAGSTER_PORT": settings.dagster_port,
+        "ZQYY_PORT": settings.port,
     }
     users: dict[int, list[str]] = {}
     for setting, port in wanted.items():
@@ -317,6 +324,7 @@ def _addresses(plan: _Plan, database_url: str, dagster_database_url: str) -> Sta
         "ZQYY_DAGSTER_STORAGE_URL": dagster_storage_url(dagster_database_url),
         "ZQYY_CODE_SERVER_PORT": str(settings.code_server_port),
         "ZQYY_DAGSTER_PORT": str(settings.dagster_port),
+        "ZQYY_PORT": str(settings.port),
         "ZQYY_HOST": settings.host,
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "DAGSTER_URL": dagster_url,
@@ -335,7 +343,9 @@ def _addresses(plan: _Plan, database_url: str, dagster_database_url: str) -> Sta
         }
         environment |= emulated
         embedded += list(emulated)
-    return StackAddresses(dagster_url, emulator_url, environment, (*embedded, "DAGSTER_HOME", "DAGSTER_URL"))
+    return StackAddresses(
+        dagster_url, f"http://{shown_host}:{settings.port}", emulator_url, environment, (*embedded, "DAGSTER_HOME", "DAGSTER_URL")
+    )
 
 
 def dagster_storage_url(dagster_database_url: str) -> str:
@@ -368,6 +378,7 @@ def _specs(plan: _Plan, environment: Mapping[str, str]) -> dict[str, ChildSpec]:
         # At the level "info" each sensor writes a line every five seconds, for ever.
         spec("daemon", "dagster._daemon", "run", "--log-level", "warning", "-w", str(folder / "workspace.yaml")),
     ]
+    specs.append(spec("admin", "zqyy_ai.cli", "serve"))
     if plan.is_dashscope_emulated:
         # It outlives the runs: one that is stopped in the middle of its calls would see a dead network, and open the breakers.
         specs.append(spec("emulator", "zqyy_ai.cli", "emulator", "--port", str(settings.emulator_port), ends_last=True, is_revived=False))

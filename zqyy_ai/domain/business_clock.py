@@ -48,3 +48,8 @@ def end_of_business_day(business_date: date, cutoff: time = MIDNIGHT) -> datetim
     """The last second of a business date (the original's 23:59:59), aware, in Asia/Shanghai."""
     next_day = datetime.combine(business_date + timedelta(days=1), cutoff, tzinfo=SHANGHAI)
     return next_day - timedelta(seconds=1)
+
+
+def start_of_day(day: date) -> datetime:
+    """Midnight in Asia/Shanghai, at which `day` begins."""
+    return datetime.combine(day, MIDNIGHT, tzinfo=SHANGHAI)

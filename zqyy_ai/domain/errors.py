@@ -4,6 +4,8 @@
     ├── PermanentError             a rerun does not help until somebody changes something
     │   ├── SettingError           an environment variable is missing or malformed
     │   ├── InvalidRequest         what a caller asked for cannot be meant (unknown site, window, event field)
+    │   │   ├── NotFound           what it is about does not exist, or is not the caller's to see
+    │   │   └── StateConflict      it is not in a state in which that can be done
     │   ├── SchemaConflict         an existing table contradicts a migration
     │   ├── SourceContractError    an `ai_source` view is missing or has the wrong columns
     │   ├── CallRejected           DashScope refused the call for what it is; subclasses in `llm/errors.py`
@@ -16,6 +18,7 @@ A message says what was being done, what happened, whether a rerun helps and wha
 """
 
 from datetime import datetime
+from typing import Any
 
 
 class ZqyyError(Exception):
@@ -32,6 +35,19 @@ class SettingError(PermanentError):
 
 class InvalidRequest(PermanentError):
     """What was asked for cannot be meant; the message says what is allowed."""
+
+
+class NotFound(InvalidRequest):
+    """What was asked about does not exist, or is not the caller's to see: the two look the same."""
+
+
+class StateConflict(InvalidRequest):
+    """What was asked for contradicts the present state; the message says which one. `code` and `numbers` tell a program what stands against it."""
+
+    def __init__(self, message: str, *, code: str = "conflict", **numbers: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.numbers = numbers
 
 
 class SchemaConflict(PermanentError):

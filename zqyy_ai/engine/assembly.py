@@ -101,4 +101,5 @@ def budget_policy(settings: Settings) -> BudgetPolicy:
         monthly_tokens=settings.monthly_token_limit,
         site_daily_tokens=settings.site_daily_token_limit,
         site_monthly_tokens=settings.site_monthly_token_limit,
+        sandbox_daily_tokens=settings.sandbox_daily_token_limit,
     )

@@ -16,8 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from zqyy_ai.engine.member_chain import MemberChain, StepOutcome
+from zqyy_ai.engine.window_chain import WindowChain, WindowStepOutcome
 
 logger = logging.getLogger(__name__)
+
+Chain = MemberChain | WindowChain
+Outcome = StepOutcome | WindowStepOutcome
 
 _LOOK_AGAIN_SECONDS = 0.3
 
@@ -26,52 +30,52 @@ _LOOK_AGAIN_SECONDS = 0.3
 class ChainEnded:
     """The chain is over, has failed, or was left because the process stops."""
 
-    chain: MemberChain
+    chain: Chain
 
 
 class ChainPool:
     """At most `threads` steps at once. `after_step` is called in the step's thread; `stopping`, once set, begins no further step."""
 
-    def __init__(self, threads: int, stopping: threading.Event, *, after_step: Callable[[MemberChain], object]) -> None:
+    def __init__(self, threads: int, stopping: threading.Event, *, after_step: Callable[[Chain], object]) -> None:
         self._most_threads = threads
         self._stopping = stopping
         self._after_step = after_step
         self._changed = threading.Condition()
         # By site, then by priority: the first site of the order is the next in turn.
-        self._ready: OrderedDict[int, dict[int, deque[MemberChain]]] = OrderedDict()
+        self._ready: OrderedDict[int, dict[int, deque[Chain]]] = OrderedDict()
         self._ready_count = 0
-        self._later: list[tuple[float, int, MemberChain]] = []
+        self._later: list[tuple[float, int, Chain]] = []
         self._numbers = itertools.count()
-        self._open: set[MemberChain] = set()
-        self._in_a_step: set[MemberChain] = set()
+        self._open: set[Chain] = set()
+        self._in_a_step: set[Chain] = set()
         self._idle_threads = 0
         self._threads: list[threading.Thread] = []
         self._is_closed = False
-        self._results: queue.SimpleQueue[StepOutcome | ChainEnded] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Outcome | ChainEnded] = queue.SimpleQueue()
 
-    def add(self, chain: MemberChain) -> None:
+    def add(self, chain: Chain) -> None:
         with self._changed:
             self._open.add(chain)
             self._put(chain, first=False)
 
-    def take(self, timeout_seconds: float) -> StepOutcome | ChainEnded | None:
+    def take(self, timeout_seconds: float) -> Outcome | ChainEnded | None:
         """The next outcome or end; None when none came in time. An ended chain counts as open until `forget`."""
         try:
             return self._results.get(timeout=timeout_seconds)
         except queue.Empty:
             return None
 
-    def forget(self, chain: MemberChain) -> None:
+    def forget(self, chain: Chain) -> None:
         with self._changed:
             self._open.discard(chain)
 
     @property
-    def open_chains(self) -> list[MemberChain]:
+    def open_chains(self) -> list[Chain]:
         with self._changed:
             return list(self._open)
 
     @property
-    def waiting_chains(self) -> list[MemberChain]:
+    def waiting_chains(self) -> list[Chain]:
         """Open chains that are not in a step now."""
         with self._changed:
             return list(self._open - self._in_a_step)
@@ -81,7 +85,7 @@ class ChainPool:
         with self._changed:
             return dict(Counter(chain.site_id for chain in self._open if chain.priority >= least_priority))
 
-    def stop(self) -> list[MemberChain]:
+    def stop(self) -> list[Chain]:
         """Begins no further step; returns the open chains that are in none. Those may be ended at once."""
         with self._changed:
             self._is_closed = True
@@ -94,7 +98,7 @@ class ChainPool:
         for thread in self._threads:
             thread.join()
 
-    def _put(self, chain: MemberChain, *, first: bool) -> None:
+    def _put(self, chain: Chain, *, first: bool) -> None:
         chains = self._ready.setdefault(chain.site_id, {}).setdefault(chain.priority, deque())
         if first:
             chains.appendleft(chain)
@@ -123,7 +127,7 @@ class ChainPool:
                     heapq.heappush(self._later, (time.monotonic() + _LOOK_AGAIN_SECONDS, next(self._numbers), chain))
                     self._changed.notify()
 
-    def _step(self, chain: MemberChain) -> bool:
+    def _step(self, chain: Chain) -> bool:
         """False when it is not the chain's turn at its member yet."""
         try:
             if not chain.may_begin():
@@ -138,7 +142,7 @@ class ChainPool:
             logger.exception("chain_pool.chain_failed job=%s", chain.work.job.id)
         return True
 
-    def _next(self) -> MemberChain | None:
+    def _next(self) -> Chain | None:
         with self._changed:
             while not self._is_closed:
                 now = time.monotonic()
@@ -153,7 +157,7 @@ class ChainPool:
                 self._idle_threads -= 1
             return None
 
-    def _first_ready(self) -> MemberChain:
+    def _first_ready(self) -> Chain:
         """The most urgent chain of the site whose turn it is."""
         site_id, by_priority = next(iter(self._ready.items()))
         priority = max(by_priority)

@@ -120,6 +120,9 @@ def _check_pause(connection: psycopg.Connection[Any]) -> CheckOutcome:
     return CheckOutcome("暂停开关", Verdict.OK, "未暂停")
 
 
+_BUDGET_SCOPES = {"chain": "全店群", "sandbox": "沙箱"}
+
+
 def _check_budget(url: str, settings: Settings) -> CheckOutcome:
     """The chain's windows, and those of sites in which nothing is left or a call used more than it had reserved."""
     name, policy = "Token 预算", budget_policy(settings)
@@ -129,7 +132,7 @@ def _check_budget(url: str, settings: Settings) -> CheckOutcome:
     for window in windows:
         _, limit_tokens = policy.limit_of(window.scope, window.kind)
         is_spent = window.used_tokens >= limit_tokens
-        whose = "全店群" if window.scope == "chain" else f"门店 {window.scope.removeprefix('site:')} "
+        whose = _BUDGET_SCOPES.get(window.scope) or f"门店 {window.scope.removeprefix('site:')} "
         title = f"{whose}{'今日' if window.kind == 'day' else '本月'}"
         if window.scope == "chain" or is_spent or window.overshoot_tokens:
             overshoot = f",超出预估 {window.overshoot_tokens:,}" if window.overshoot_tokens else ""
@@ -239,7 +242,7 @@ def _check_dashscope(settings: Settings) -> Iterator[CheckOutcome]:
 
 def _check_dagster(settings: Settings) -> Iterator[CheckOutcome]:
     yield _check_dagster_storage(settings)
-    yield _check_dagster_daemons(settings)
+    yield check_dagster_daemons(settings)
 
 
 def _check_dagster_storage(settings: Settings) -> CheckOutcome:
@@ -260,14 +263,15 @@ def _check_dagster_storage(settings: Settings) -> CheckOutcome:
 _DAEMON_QUERY = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
 
 
-def _check_dagster_daemons(settings: Settings) -> CheckOutcome:
+def check_dagster_daemons(settings: Settings, *, timeout_seconds: float = _CONNECT_TIMEOUT_SECONDS) -> CheckOutcome:
+    """Whether Dagster answers and the daemons that it needs beat."""
     import requests
 
     name, base = "Dagster 进程", f"http://{settings.host}:{settings.dagster_port}"
     try:
         with requests.Session() as session:
             session.trust_env = False
-            answer = session.post(f"{base}/graphql", json={"query": _DAEMON_QUERY}, timeout=_CONNECT_TIMEOUT_SECONDS)
+            answer = session.post(f"{base}/graphql", json={"query": _DAEMON_QUERY}, timeout=timeout_seconds)
             statuses = answer.json()["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
     except (requests.RequestException, ValueError, KeyError, TypeError) as failure:
         return CheckOutcome(

@@ -21,13 +21,15 @@ from psycopg_pool import PoolTimeout
 
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.assembly import Engine
-from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool
+from zqyy_ai.engine.batches import CANCELLED
+from zqyy_ai.engine.chain_pool import Chain, ChainEnded, ChainPool, Outcome
 from zqyy_ai.engine.intake import take_batch_in
 from zqyy_ai.engine.job_ending import Ends, ending_of, left, tell_of_end, write_ending, write_plain_ending
-from zqyy_ai.engine.member_chain import MemberChain, StepOutcome, work_of_job
+from zqyy_ai.engine.member_chain import MemberChain, work_of_job
 from zqyy_ai.engine.member_requests import RUN_APP_PRIORITY
+from zqyy_ai.engine.window_chain import WindowChain, window_of_job
 from zqyy_ai.guards.call_pauses import pause_in_force
-from zqyy_ai.store import event_runs, events, sites, trigger_jobs
+from zqyy_ai.store import batches, event_runs, events, sites, trigger_jobs
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.events import WORK_CHANNEL
 from zqyy_ai.store.trigger_jobs import TriggerJob
@@ -68,7 +70,7 @@ class EventRun:
         self._unended: set[int] = set()
         self._failed_job_id: int | None = None
 
-    def outcomes(self) -> Generator[StepOutcome]:
+    def outcomes(self) -> Generator[Outcome]:
         """Each step's outcome as soon as it is known, until the run has closed.
 
         Leaving early lets calls under way end and be written, starts no new one, and gives the jobs back at once. A consumer that an outcome
@@ -120,7 +122,7 @@ class EventRun:
         self._leave(self._pool.open_chains)
         self._engine.step.write_late_log_ends()
 
-    def _leave(self, chains: list[MemberChain]) -> None:
+    def _leave(self, chains: list[Chain]) -> None:
         """Their jobs go back, also where the chain is over: what it brought was not told yet, and the next round takes it over."""
         for chain in chains:
             if chain.work.job.id == self._failed_job_id:
@@ -304,8 +306,7 @@ class EventRun:
         """A job that no chain can be made of fails alone."""
         try:
             with self._engine.database.autocommit() as connection:
-                site = sites.get_site(connection, job.site_id)
-                work = work_of_job(connection, job, site, self._run_id)
+                chain = self._chain(connection, job)
         except (psycopg.OperationalError, psycopg.InterfaceError):
             self._engine.database.write_surely(
                 lambda connection: trigger_jobs.send_back(connection, job, self._engine.clock.now(), "数据库连接中断", {})
@@ -321,11 +322,24 @@ class EventRun:
 
             self._is_written(job, fail, lambda connection: write_plain_ending(connection, job, Ends(JobStatus.FAILED)))
             return
-        self._pool.add(MemberChain(self._engine, work))
+        if chain is None:
+            # It was under way when its batch was cancelled, and came back to the queue. That is nobody's trouble.
+            self._engine.database.write_surely(lambda connection: trigger_jobs.finish(connection, job, JobStatus.FAILED, CANCELLED))
+        else:
+            self._pool.add(chain)
+
+    def _chain(self, connection: Connection, job: TriggerJob) -> Chain | None:
+        """None for a job of a batch that was cancelled."""
+        if job.batch_id is not None and batches.is_cancelled(connection, job.batch_id):
+            return None
+        site = sites.get_site(connection, job.site_id)
+        if job.member_id is None:
+            return WindowChain(self._engine, window_of_job(connection, job, site, self._run_id))
+        return MemberChain(self._engine, work_of_job(connection, job, site, self._run_id))
 
     # Steps and ends
 
-    def _record_progress(self, chain: MemberChain) -> None:
+    def _record_progress(self, chain: Chain) -> None:
         """After each step. A job that somebody else has got meanwhile is not worked on any more."""
         if chain.is_over:
             return  # its end follows at once
@@ -349,7 +363,7 @@ class EventRun:
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
             logger.warning("event_run.not_touched")
 
-    def _end(self, chain: MemberChain, *, is_left: bool = False) -> None:
+    def _end(self, chain: Chain, *, is_left: bool = False) -> None:
         """A job whose end the database refuses stays running, and holds its member: recovery takes it, and counts the attempt."""
         self._worked_at = time.monotonic()
         is_ended = False
@@ -363,7 +377,7 @@ class EventRun:
             if is_ended:
                 chain.end()
 
-    def _write_end(self, chain: MemberChain, *, is_left: bool) -> bool:
+    def _write_end(self, chain: Chain, *, is_left: bool) -> bool:
         """False when the database takes no end of this job."""
         now = self._engine.clock.now()
         ending = left(now) if is_left else ending_of(chain, now=now, is_any_held=lambda: self._is_any_held(chain))
@@ -387,7 +401,7 @@ class EventRun:
         self._unended.add(job.id)
         return False
 
-    def _is_any_held(self, chain: MemberChain) -> bool:
+    def _is_any_held(self, chain: Chain) -> bool:
         try:
             return self._engine.database.patiently(
                 lambda connection: self._engine.guards.breaker.is_any_held(connection, set(chain.work.apps)), in_one_transaction=False

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -22,7 +22,7 @@ from zqyy_ai.domain.events import DedupPolicy, Event, EventName, EventType, dedu
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.personal_numbers import mask_personal_numbers
 from zqyy_ai.domain.runtime_context import RuntimeContext
-from zqyy_ai.store import alerts, events, sites, trigger_jobs, triggers
+from zqyy_ai.store import alerts, events, runtime_contexts, sites, trigger_jobs, triggers
 from zqyy_ai.store.alerts import Alert, AlertType
 from zqyy_ai.store.database import Connection, Database, is_connection_lost, what_is_only_shown
 from zqyy_ai.store.events import InboxEvent
@@ -77,7 +77,10 @@ class _Ignored(Exception):
 
 
 def take_in(database: Database, clock: Clock, runtime_context: RuntimeContext) -> IntakeCount:
-    """Handles waiting events, oldest first, until there are none or half a minute is over. Safe to call from anywhere at any time."""
+    """Handles waiting events, oldest first, until there are none or half a minute is over. Safe to call from anywhere at any time.
+
+    A job is made in its site's context; `runtime_context` is that of sites for which nobody has set one.
+    """
     count = IntakeCount()
     deadline = time.monotonic() + _LONGEST_SECONDS
     while True:
@@ -144,6 +147,7 @@ class _Intake:
     clock: Clock
     runtime_context: RuntimeContext
     _sites: dict[int, Site | None] = field(default_factory=dict)
+    _contexts: dict[int, RuntimeContext] = field(default_factory=dict)
     _triggers: dict[EventName, Trigger | None] = field(default_factory=dict)
     _fired: set[int] = field(default_factory=set)
     _told: list[Alert] = field(default_factory=list)
@@ -233,34 +237,37 @@ class _Intake:
             self._sites[site_id] = sites.find_site(self.connection, site_id)
         return self._sites[site_id]
 
+    def _context(self, site_id: int) -> RuntimeContext:
+        if site_id not in self._contexts:
+            self._contexts[site_id] = runtime_contexts.context_of(self.connection, site_id, self.runtime_context)
+        return self._contexts[site_id]
+
     def _trigger(self, name: EventName) -> Trigger | None:
         if name not in self._triggers:
             self._triggers[name] = triggers.trigger_for_event(self.connection, name)
         return self._triggers[name]
 
     def _new_job(self, event: Event, payload: dict[str, Any], site: Site) -> NewJob:
-        business_date = self._business_date(site)
+        context = self._context(site.site_id)
+        business_date = context.business_date(self.clock.now(), site.business_day_cutoff)
         kept = {name: value for name, value in payload.items() if name not in OWN_PAYLOAD_FIELDS}
         if event.event_type is EventType.DWS_COMPLETED:
             kept["etl_run_ids"] = [event.etl_run_id] if event.etl_run_id is not None else []
-        mode = self.runtime_context.mode.value
         return NewJob(
             event_type=event.event_type,
             site_id=event.site_id,
             member_id=event.member_id,
             business_date=business_date,
-            dedup_key=dedup_key(event.event_type, event.site_id, event.member_id, event.subject, business_date, mode),
+            dedup_key=dedup_key(event.event_type, event.site_id, event.member_id, event.subject, business_date, context.mode.value),
             app_chain=event.app_chain,
             payload=kept,
+            context=context,
             is_forced=event.is_forced,
             connector_type=event.connector_type,
         )
 
-    def _business_date(self, site: Site) -> date:
-        return self.runtime_context.business_date(self.clock.now(), site.business_day_cutoff)
-
     def _take_load(self, inbox_event: InboxEvent, load: Event, job: NewJob, policy: DedupPolicy) -> IntakeCount:
-        mode = self.runtime_context.mode.value
+        mode = job.context.mode.value
         present = trigger_jobs.blocking_jobs(self.connection, EventType.DWS_COMPLETED, load.site_id, job.business_date, mode)
         standing = None if load.is_forced else _job_standing_for(load, present, policy)
         if standing is not None:

@@ -1,7 +1,7 @@
 """Alerts about jobs that came to nothing: raised when one ends `dead` or `failed`, resolved when a later one of its kind completes.
 
 One alert for a site and event type, whichever job it was: `job_dead|1001|-|dws_completed`, `failed|1001|-|dws_completed`. A job that a
-person cancelled raises none.
+person cancelled raises none, and one of a sandbox neither raises nor resolves any: its end is nobody's alarm, and no sign that live ones do well.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ def raise_for_job(connection: Connection, job: TriggerJob, status: JobStatus, wh
     An alert that can't be written takes nothing else of the transaction back.
     """
     alert_type = _ALERT_TYPES.get(status)
-    if alert_type is None:
+    if alert_type is None or job.context.is_sandbox:
         return
     # What a person started, that person sees fail.
     severity = Severity.CRITICAL if job.event_type == EventType.DWS_COMPLETED else Severity.WARNING
@@ -33,6 +33,8 @@ def raise_for_job(connection: Connection, job: TriggerJob, status: JobStatus, wh
 
 def resolve_by_job(connection: Connection, job: TriggerJob, *, is_whole: bool) -> None:
     """For a job that completed. `is_whole`: it did all that jobs of its site can ask for, so that others' failures are over too."""
+    if job.context.is_sandbox:
+        return
     over: Iterable[str] = (EventType.DWS_COMPLETED, EventType.RUN_APP, EventType.BACKFILL) if is_whole else (job.event_type,)
     with what_is_only_shown(connection, "job_alerts.resolved"):
         for event_type in over:

@@ -11,8 +11,8 @@ import psycopg
 
 from zqyy_ai.domain.events import EVENT_NAMES
 from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.engine.chain_pool import Chain
 from zqyy_ai.engine.job_alerts import raise_for_job, resolve_by_job
-from zqyy_ai.engine.member_chain import MemberChain
 from zqyy_ai.engine.send_back import codes_text, failed_for_good, is_budget_refusal, moment_to_go_on
 from zqyy_ai.engine.step import StepResult, StepStatus
 from zqyy_ai.store import trigger_jobs, triggers
@@ -48,7 +48,7 @@ def left(now: datetime) -> GoesBack:
     return GoesBack(now, _LEFT)
 
 
-def ending_of(chain: MemberChain, *, now: datetime, is_any_held: Callable[[], bool]) -> GoesBack | Ends:
+def ending_of(chain: Chain, *, now: datetime, is_any_held: Callable[[], bool]) -> GoesBack | Ends:
     """What becomes of the job of a chain that is over, or was left."""
     results = [outcome.result for outcome in chain.outcomes]
     good = any(result.status.is_good for result in results)
@@ -65,7 +65,7 @@ def ending_of(chain: MemberChain, *, now: datetime, is_any_held: Callable[[], bo
     return _back(chain, bad, now=now, is_any_held=is_any_held) or Ends(JobStatus.PARTIAL if good else JobStatus.FAILED, _summary(chain))
 
 
-def _back(chain: MemberChain, bad: list[StepResult], *, now: datetime, is_any_held: Callable[[], bool]) -> GoesBack | None:
+def _back(chain: Chain, bad: list[StepResult], *, now: datetime, is_any_held: Callable[[], bool]) -> GoesBack | None:
     job = chain.work.job
     is_failing = all(result.status is StepStatus.FAILED for result in bad if result.retry_at is not None)
     if not is_failing or job.failed_rounds < MOST_FAILED_ROUNDS or is_any_held():
@@ -76,7 +76,7 @@ def _back(chain: MemberChain, bad: list[StepResult], *, now: datetime, is_any_he
     return GoesBack(max(windows), _summary(chain), waits_for_budget=True) if windows else None
 
 
-def write_ending(connection: Connection, chain: MemberChain, ending: GoesBack | Ends) -> None:
+def write_ending(connection: Connection, chain: Chain, ending: GoesBack | Ends) -> None:
     """Call in a transaction, and surely: what it does is safe to repeat."""
     job = chain.work.job
     trigger_jobs.record_progress(connection, job, chain.progress())
@@ -108,7 +108,7 @@ def write_plain_ending(connection: Connection, job: TriggerJob, ending: GoesBack
 def tell_of_end(connection: Connection, job: TriggerJob, status: JobStatus, why: str | None) -> None:
     """What others see of a job's end: its trigger's last error, and alerts. Last in the transaction."""
     name = EVENT_NAMES.get(job.event_type)
-    if name is not None:
+    if name is not None and not job.context.is_sandbox:
         error = None if status is JobStatus.COMPLETED else f"任务 {job.id}(门店 {job.site_id}):{why or status.value}"
         triggers.record_job_end(connection, name, error)
     if status is JobStatus.COMPLETED:
@@ -117,7 +117,7 @@ def tell_of_end(connection: Connection, job: TriggerJob, status: JobStatus, why:
         raise_for_job(connection, job, status, why or "")
 
 
-def _summary(chain: MemberChain) -> str:
+def _summary(chain: Chain) -> str:
     bad = [outcome for outcome in chain.outcomes if outcome.result.status.is_bad]
     first = bad[0]
     codes = codes_text([outcome.result for outcome in bad])

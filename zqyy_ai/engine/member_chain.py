@@ -9,8 +9,9 @@ Who decides what becomes of the job: `event_run.py` for jobs, `member_run.py` fo
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from datetime import time as dt_time
 from typing import Any
 from uuid import uuid4
 
@@ -68,6 +69,7 @@ class StepOutcome:
     step: MemberStep
     result: StepResult
     job_id: int
+    is_sandbox: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,7 @@ class MemberChain:
         self._has_claim = False
         self._has_new_answer = False
         self._seconds_left = engine.settings.chain_timeout_seconds
+        self._context = work.job.context
 
     @property
     def site_id(self) -> int:
@@ -195,6 +198,10 @@ class MemberChain:
     @property
     def priority(self) -> int:
         return self.work.job.priority
+
+    @property
+    def _cutoff(self) -> dt_time:
+        return self.work.site.business_day_cutoff
 
     @property
     def is_over(self) -> bool:
@@ -235,7 +242,7 @@ class MemberChain:
             result = self._result_of(step)
             self._seconds_left -= time.monotonic() - started
             self._has_new_answer = self._has_new_answer or self._is_new(step, result)
-            outcome = StepOutcome(self.site_id, self.work.member_id, step, result, self.work.job.id)
+            outcome = StepOutcome(self.site_id, self.work.member_id, step, result, self.work.job.id, self._context.is_sandbox)
             self.outcomes.append(outcome)
             return outcome
         except BaseException as failure:
@@ -268,8 +275,10 @@ class MemberChain:
         work = self.work
 
         def read(connection: Connection) -> tuple[MemberData, dict[tuple[str, str], int]]:
-            own = cache.answers_of_jobs(connection, work.ancestor_ids) if work.ancestor_ids else {}
-            return load_member(connection, work.site.site_id, work.site.site_name, work.member_id), own
+            own = cache.answers_of_jobs(connection, work.ancestor_ids, context=self._context) if work.ancestor_ids else {}
+            site = work.site
+            data = load_member(connection, site.site_id, site.site_name, work.member_id, context=self._context, cutoff=self._cutoff)
+            return data, own
 
         self._data, self._own_answers = self._engine.database.patiently(read)
         assistants = work.assistant_ids if work.assistant_ids is not None else self._data.open_task_assistants()
@@ -332,7 +341,8 @@ class MemberChain:
             site=work.site,
             target_id=target_id,
             answer_model=answer_model_of(step.app_type),
-            business_date=self._engine.runtime_context.business_date(self._engine.clock.now(), work.site.business_day_cutoff),
+            business_date=self._context.business_date(self._engine.clock.now(), self._cutoff),
+            context=self._context,
             references=prompt.references,
             triggered_by=work.job.event_type,
             trigger_type=work.trigger_type,
@@ -341,7 +351,8 @@ class MemberChain:
             reuse_not_before=work.reuse_not_before,
             own_cache_id=own_cache_id,
             within=self._claim,
-            beside=self._write_clues if step.app_type is AppType.CONSOLIDATION else None,
+            # What serves the members is not an experiment's to change.
+            beside=self._write_clues if step.app_type is AppType.CONSOLIDATION and not self._context.is_sandbox else None,
             trigger_job_id=work.job.id,
             member_id=work.member_id,
             assistant_id=step.assistant_id,
@@ -358,7 +369,7 @@ class MemberChain:
                 note = self.work.note or data.newest_note
                 if note is None:
                     return MemberPrompt(None, None, {}, "没有备注")
-                return note_prompt(data, note, history=self._history(app, target_id))
+                return note_prompt(data, self._as_known(note), history=self._history(app, target_id))
             case AppType.CONSOLIDATION:
                 return consolidation_prompt(
                     data, from_visits=self._former(AppType.CLUE, member), from_notes=self._former(AppType.NOTE, member)
@@ -377,9 +388,10 @@ class MemberChain:
                 raise AssertionError("a finance application has no members")
 
     def _latest(self, app: App, target_id: str) -> cache.CachedAnswer | None:
-        now = self._engine.clock.now()
+        now = self._context.moment(self._engine.clock.now(), self._cutoff)
         found = self._engine.database.patiently(
-            lambda connection: cache.get_latest(connection, app.cache_type, self.site_id, target_id, now=now), in_one_transaction=False
+            lambda connection: cache.get_latest(connection, app.cache_type, self.site_id, target_id, now=now, context=self._context),
+            in_one_transaction=False,
         )
         # Another writer's row of another shape is no answer.
         return found if found is not None and isinstance(found.result_json, dict) else None
@@ -387,18 +399,24 @@ class MemberChain:
     def _former(self, app_type: AppType, target_id: str) -> FormerAnswer | None:
         """The newest valid answer: this chain's own where it has just brought one. What another job has written since is never gone behind."""
         found = self._latest(APPS[app_type], target_id)
-        return FormerAnswer(found.result_json, found.created_at) if found else None
+        return self._former_answer(found) if found else None
 
     def _history(self, app: App, target_id: str) -> list[FormerAnswer]:
         rows = self._engine.database.patiently(
-            lambda connection: cache.get_history(connection, app.cache_type, self.site_id, target_id), in_one_transaction=False
+            lambda connection: cache.get_history(connection, app.cache_type, self.site_id, target_id, context=self._context),
+            in_one_transaction=False,
         )
         # A placeholder of another writer says nothing.
-        return [
-            FormerAnswer(row.result_json, row.created_at)
-            for row in rows
-            if row.status != "generating" and isinstance(row.result_json, dict)
-        ]
+        return [self._former_answer(row) for row in rows if row.status != "generating" and isinstance(row.result_json, dict)]
+
+    def _former_answer(self, row: cache.CachedAnswer) -> FormerAnswer:
+        return FormerAnswer(row.result_json, self._context.moment(row.created_at, self._cutoff))
+
+    def _as_known(self, note: Note) -> Note:
+        """A note that an event brings into a sandbox is told there without its moment, which is yet to come."""
+        until = self._context.until(self._cutoff)
+        is_later = until is not None and note.created_at is not None and note.created_at >= until
+        return replace(note, created_at=None) if is_later else note
 
     def _write_clues(self, connection: Connection, result: dict[str, Any]) -> None:
         stored = [

@@ -4,23 +4,26 @@ Everything asked for is a row in `biz.ai_trigger_jobs`; the run that takes membe
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from hashlib import sha256
 from uuid import UUID, uuid4
 
-from zqyy_ai.domain.apps import APPS, AppType
+from zqyy_ai.domain.access import ALL_SITES, SiteScope
+from zqyy_ai.domain.apps import APPS, AppType, finance_app_of
 from zqyy_ai.domain.business_clock import SHANGHAI, Clock, SystemClock, business_date_at
-from zqyy_ai.domain.errors import InvalidRequest
-from zqyy_ai.domain.events import ASSISTANT_APPS, MEMBER_APPS, EventType, chain_text, dedup_key, dedup_key_on
+from zqyy_ai.domain.errors import InvalidRequest, NotFound, StateConflict
+from zqyy_ai.domain.events import ASSISTANT_APPS, FINANCE_CHAIN, MEMBER_APPS, EventType, chain_text, dedup_key, dedup_key_on
 from zqyy_ai.domain.jobs import UNSUCCESSFUL, JobStatus
 from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext
+from zqyy_ai.domain.windows import WindowKey
 from zqyy_ai.engine.call_pauses import why_held
 from zqyy_ai.guards.call_pauses import CallPause, pause_in_force
 from zqyy_ai.prompts.note import LONGEST_NOTE
 from zqyy_ai.prompts.untrusted_text import untrusted
 from zqyy_ai.settings import Settings
-from zqyy_ai.store import cache, run_logs, sites, trigger_jobs
+from zqyy_ai.store import cache, run_logs, runtime_contexts, sites, trigger_jobs
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.run_logs import UsualCall
 from zqyy_ai.store.sites import Site
@@ -31,7 +34,7 @@ from zqyy_ai.warehouse.members import known_assistants, known_members, load_memb
 RUN_APP_PRIORITY = 10
 BACKFILL_PRIORITY = -10
 _JOBS_A_TRANSACTION = 1000
-_HISTORY = timedelta(days=30)
+HISTORY = timedelta(days=30)
 # Before there is any history of calls.
 _USUAL_PROMPT_TOKENS = 2500
 _USUAL_CALL_SECONDS = 30.0
@@ -48,8 +51,28 @@ def request_app(
     clock: Clock | None = None,
     runtime_context: RuntimeContext = LIVE,
 ) -> int:
+    """`add_app_job` in a transaction of its own."""
+    with database.transaction() as connection:
+        return add_app_job(
+            connection, app_type, site_id, member_id, assistant_id=assistant_id, clock=clock, runtime_context=runtime_context
+        )
+
+
+def add_app_job(
+    connection: Connection,
+    app_type: AppType,
+    site_id: int,
+    member_id: int,
+    *,
+    assistant_id: int | None = None,
+    note: Mapping[str, str] | None = None,
+    source: str = "cli",
+    clock: Clock | None = None,
+    runtime_context: RuntimeContext = LIVE,
+) -> int:
     """Makes a forced job that asks one application anew (it is paid) and returns its id.
 
+    `note`: the fields of a note (`note_content`, `noted_by_name`, `noted_by_created_at`) that App6 is asked about in place of the latest.
     Raises InvalidRequest for an unknown or closed site, an unknown member, an application that has no members, an assistant where the
     application does not ask about one, or one who is not of the site or has nothing to do with the member.
     """
@@ -57,68 +80,106 @@ def request_app(
         raise InvalidRequest(f"{app_type.value} 不是会员应用；财务窗口请用 zqyy-ai prewarm")
     if assistant_id is not None and app_type not in ASSISTANT_APPS:
         raise InvalidRequest(f"{app_type.value} 不按助教生成，请去掉 --assistant")
-    payload: dict[str, object] = {"app_type": app_type.value, "apps": [app_type.value], "regenerate": True, "source": "cli"}
+    payload: dict[str, object] = {"app_type": app_type.value, "apps": [app_type.value], "regenerate": True, "source": source}
     if assistant_id is not None:
         payload["assistant_id"] = assistant_id
-    with database.transaction() as connection:
-        site = sites.get_site(connection, site_id)
-        _refuse_unknown(connection, site_id, [member_id])
-        if assistant_id is not None:
-            _refuse_unrelated(connection, site, member_id, assistant_id)
-        business_date = runtime_context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
-        subject = f"{app_type.value}:{assistant_id or '-'}"
-        return trigger_jobs.add(
-            connection,
-            NewJob(
-                event_type=EventType.RUN_APP,
-                site_id=site_id,
-                member_id=member_id,
-                business_date=business_date,
-                dedup_key=dedup_key(EventType.RUN_APP, site_id, member_id, subject, business_date, runtime_context.mode.value),
-                app_chain=chain_text((app_type,)),
-                payload=payload,
-                is_forced=True,
-                priority=RUN_APP_PRIORITY,
-            ),
-        )
+    if app_type is AppType.NOTE and note is not None:
+        payload |= note
+    site = sites.get_site(connection, site_id)
+    _refuse_unknown(connection, site_id, [member_id])
+    if assistant_id is not None:
+        _refuse_unrelated(connection, site, member_id, assistant_id)
+    context = runtime_contexts.context_of(connection, site_id, runtime_context)
+    business_date = context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
+    subject = f"{app_type.value}:{assistant_id or '-'}"
+    return trigger_jobs.add(
+        connection,
+        NewJob(
+            event_type=EventType.RUN_APP,
+            site_id=site_id,
+            member_id=member_id,
+            business_date=business_date,
+            dedup_key=dedup_key(EventType.RUN_APP, site_id, member_id, subject, business_date, context.mode.value),
+            app_chain=chain_text((app_type,)),
+            payload=payload,
+            context=context,
+            is_forced=True,
+            priority=RUN_APP_PRIORITY,
+        ),
+    )
+
+
+def add_window_job(
+    connection: Connection,
+    window: WindowKey,
+    site_id: int,
+    *,
+    source: str,
+    clock: Clock | None = None,
+    runtime_context: RuntimeContext = LIVE,
+) -> int:
+    """Makes a forced job that asks one finance window anew (it is paid) and returns its id. Raises InvalidRequest for an unknown or closed site."""
+    site = sites.get_site(connection, site_id)
+    context = runtime_contexts.context_of(connection, site_id, runtime_context)
+    business_date = context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
+    return trigger_jobs.add(
+        connection,
+        NewJob(
+            event_type=EventType.RUN_APP,
+            site_id=site_id,
+            business_date=business_date,
+            dedup_key=dedup_key(EventType.RUN_APP, site_id, None, str(window), business_date, context.mode.value),
+            app_chain=FINANCE_CHAIN,
+            payload={"app_type": finance_app_of(window).app_type.value, "targets": [str(window)], "regenerate": True, "source": source},
+            context=context,
+            is_forced=True,
+            priority=RUN_APP_PRIORITY,
+        ),
+    )
 
 
 def retry_job(database: Database, job_id: int) -> int:
+    """`add_retry` in a transaction of its own."""
+    with database.transaction() as connection:
+        return add_retry(connection, job_id)
+
+
+def add_retry(connection: Connection, job_id: int, *, scope: SiteScope = ALL_SITES) -> int:
     """Makes a new job that does what a `failed`, `partial` or `dead` one left undone; returns its id.
 
-    Steps that succeeded are not paid again. Raises InvalidRequest for a job that does not exist, is not at such an end, or whose retry is
-    still under way.
+    It runs in the retried job's context, whatever the site's is by now. Steps that succeeded are not paid again. Raises NotFound for a job that `scope` does not see, StateConflict for one that is not at such an
+    end, can't be retried, or whose retry is still under way.
     """
-    with database.transaction() as connection:
-        job = trigger_jobs.get_locked(connection, job_id)
-        if job is None:
-            raise InvalidRequest(f"任务 {job_id} 不存在")
-        if job.status not in UNSUCCESSFUL:
-            raise InvalidRequest(f"任务 {job_id} 的状态是 {job.status.value}，只能重试 failed、partial 或 dead 的任务")
-        if job.dedup_key is None or job.is_own_run or job.business_date is None:
-            raise InvalidRequest(f"任务 {job_id} 不能重试：它由旧调度器或 Dagster 中的一次运行写入，请重新发起该运行")
-        retry = trigger_jobs.open_retry_of(connection, job_id)
-        if retry is not None:
-            raise InvalidRequest(f"任务 {job_id} 已有重试在进行：任务 {retry.id}")
-        site = sites.get_site(connection, job.site_id)
-        # A finished load is about the day on which it is done; a past date would count as superseded.
-        business_date = business_date_at(SystemClock().now(), site.business_day_cutoff)
-        left_out = ("given_up", "done_by_job")
-        return trigger_jobs.add(
-            connection,
-            NewJob(
-                event_type=EventType(job.event_type),
-                site_id=job.site_id,
-                member_id=job.member_id,
-                business_date=business_date,
-                dedup_key=dedup_key_on(job.dedup_key, business_date),
-                app_chain=job.app_chain or "",
-                payload={name: value for name, value in job.payload.items() if name not in left_out},
-                is_forced=True,
-                priority=job.priority if job.priority < 0 else RUN_APP_PRIORITY,
-                retry_of=job_id,
-            ),
-        )
+    job = trigger_jobs.get_locked(connection, job_id)
+    if job is None or not scope.sees(job.site_id):
+        raise NotFound(f"任务 {job_id} 不存在")
+    if job.status not in UNSUCCESSFUL:
+        raise StateConflict(f"任务 {job_id} 的状态是 {job.status.value}，只能重试 failed、partial 或 dead 的任务")
+    if job.dedup_key is None or job.is_own_run or job.business_date is None:
+        raise StateConflict(f"任务 {job_id} 不能重试：它由旧调度器或 Dagster 中的一次运行写入，请重新发起该运行")
+    retry = trigger_jobs.open_retry_of(connection, job_id)
+    if retry is not None:
+        raise StateConflict(f"任务 {job_id} 已有重试在进行：任务 {retry.id}")
+    site = sites.get_site(connection, job.site_id)
+    # A finished load is about the day on which it is done; a past date would count as superseded.
+    business_date = job.context.business_date(SystemClock().now(), site.business_day_cutoff)
+    left_out = ("given_up", "done_by_job")
+    return trigger_jobs.add(
+        connection,
+        NewJob(
+            event_type=EventType(job.event_type),
+            site_id=job.site_id,
+            member_id=job.member_id,
+            business_date=business_date,
+            dedup_key=dedup_key_on(job.dedup_key, business_date),
+            app_chain=job.app_chain or "",
+            payload={name: value for name, value in job.payload.items() if name not in left_out},
+            context=job.context,
+            is_forced=True,
+            priority=job.priority if job.priority < 0 else RUN_APP_PRIORITY,
+            retry_of=job_id,
+        ),
+    )
 
 
 # Backfills
@@ -129,7 +190,8 @@ class BackfillPlan:
     """What a backfill would do: at most so many calls, tokens and minutes. Unchanged input is reused and costs nothing of it.
 
     `calls_by_app` counts only targets that have something to ask about; with `only_missing`, those without a valid answer. `minutes` is the
-    greatest of what the calls take side by side, what the longest chain of one member takes, and what the site's rate lets through.
+    greatest of what the calls take side by side, what the longest chain of one member takes, and what the site's rate lets through. `digest`
+    stands for exactly these targets: a later plan with another one has found others.
     """
 
     site_id: int
@@ -139,6 +201,7 @@ class BackfillPlan:
     calls_by_app: dict[AppType, int]
     tokens: int
     minutes: float
+    digest: str
 
     @property
     def calls(self) -> int:
@@ -175,10 +238,12 @@ def plan_backfill(
     """
     now = SystemClock().now()
     with database.autocommit() as connection:
-        sites.get_site(connection, site_id)
+        site = sites.get_site(connection, site_id)
+        context = runtime_contexts.context_of(connection, site_id)
+        now = context.moment(now, site.business_day_cutoff)
         wanted = _wanted_members(connection, site_id, members, active_since=now - timedelta(days=settings.active_member_days))
-        asked = _asked_targets(connection, site_id, wanted, apps, only_missing=only_missing, now=now)
-        usual = run_logs.usual_calls(connection, since=now - _HISTORY)
+        asked = _asked_targets(connection, site_id, wanted, apps, only_missing=only_missing, now=now, context=context)
+        usual = run_logs.usual_calls(connection, since=SystemClock().now() - HISTORY)
     calls = sum(len(targets) for targets in asked.values())
     tokens = 0.0
     seconds_by_member: defaultdict[int, float] = defaultdict(float)
@@ -198,11 +263,18 @@ def plan_backfill(
     # Who has nothing to be asked about needs no job.
     member_ids = tuple(member for member in wanted if member in seconds_by_member)
     calls_by_app = {app: len(targets) for app, targets in asked.items()}
-    return BackfillPlan(site_id, apps, member_ids, only_missing, calls_by_app, round(tokens), seconds / 60)
+    return BackfillPlan(site_id, apps, member_ids, only_missing, calls_by_app, round(tokens), seconds / 60, _digest_of(asked))
 
 
 def _asked_targets(
-    connection: Connection, site_id: int, member_ids: Sequence[int], apps: Collection[AppType], *, only_missing: bool, now: datetime
+    connection: Connection,
+    site_id: int,
+    member_ids: Sequence[int],
+    apps: Collection[AppType],
+    *,
+    only_missing: bool,
+    now: datetime,
+    context: RuntimeContext,
 ) -> dict[AppType, set[str]]:
     """The targets for which each application's step would find something to ask about, as its prompt decides it (`prompts/`).
 
@@ -214,7 +286,8 @@ def _asked_targets(
     assigned = {f"{assistant}_{member}" for member, assistant in askable.open_tasks}
 
     def with_clues(app: AppType) -> set[str]:
-        return asked.get(app, set()) | (members & cache.targets_with_clues(connection, APPS[app].cache_type, site_id, now=now))
+        known = cache.targets_with_clues(connection, APPS[app].cache_type, site_id, now=now, context=context)
+        return asked.get(app, set()) | (members & known)
 
     asked: dict[AppType, set[str]] = {}
     for app in (app for app in MEMBER_APPS if app in apps):
@@ -230,7 +303,7 @@ def _asked_targets(
             case _:
                 targets = assigned
         if only_missing:
-            targets = targets - cache.valid_target_ids(connection, APPS[app].cache_type, site_id, now=now)
+            targets = targets - cache.valid_target_ids(connection, APPS[app].cache_type, site_id, now=now, context=context)
         asked[app] = targets
     return asked
 
@@ -240,33 +313,60 @@ def _member_of(target_id: str) -> int:
     return int(target_id.rpartition("_")[2])
 
 
+def _digest_of(targets: Mapping[AppType, Collection[str]]) -> str:
+    told = (f"{app.value}:{','.join(sorted(found))}" for app, found in sorted(targets.items()))
+    return sha256(";".join(told).encode()).hexdigest()
+
+
 def request_backfill(database: Database, plan: BackfillPlan) -> UUID:
     """Makes a job for each member of the plan; returns the batch that they belong to."""
     batch_id = uuid4()
     with database.autocommit() as connection:
         site = sites.get_site(connection, plan.site_id)
-    business_date = LIVE.business_date(SystemClock().now(), site.business_day_cutoff)
+        context = runtime_contexts.context_of(connection, plan.site_id)
+    business_date = context.business_date(SystemClock().now(), site.business_day_cutoff)
+    jobs = jobs_of_plan(plan, business_date, batch_id, context, event_type=EventType.BACKFILL, source="cli")
+    for first in range(0, len(jobs), _JOBS_A_TRANSACTION):
+        with database.transaction() as connection:
+            trigger_jobs.add_all(connection, jobs[first : first + _JOBS_A_TRANSACTION])
+    return batch_id
+
+
+def jobs_of_plan(
+    plan: BackfillPlan, business_date: date, batch_id: UUID, context: RuntimeContext, *, event_type: EventType, source: str
+) -> list[NewJob]:
+    """A job for each member of the plan, behind all events."""
     chain = chain_text(plan.apps)
-    payload = {"apps": [app.value for app in plan.apps], "only_missing": plan.only_missing, "source": "cli"}
-    jobs = [
+    payload = {"apps": [app.value for app in plan.apps], "only_missing": plan.only_missing, "source": source}
+    return [
         NewJob(
-            event_type=EventType.BACKFILL,
+            event_type=event_type,
             site_id=plan.site_id,
             member_id=member_id,
             business_date=business_date,
-            dedup_key=dedup_key(EventType.BACKFILL, plan.site_id, member_id, chain, business_date, LIVE.mode.value),
+            dedup_key=dedup_key(event_type, plan.site_id, member_id, chain, business_date, context.mode.value),
             app_chain=chain,
             payload=payload,
+            context=context,
             is_forced=True,
             priority=BACKFILL_PRIORITY,
             batch_id=batch_id,
         )
         for member_id in plan.member_ids
     ]
-    for first in range(0, len(jobs), _JOBS_A_TRANSACTION):
-        with database.transaction() as connection:
-            trigger_jobs.add_all(connection, jobs[first : first + _JOBS_A_TRANSACTION])
-    return batch_id
+
+
+def expected_call(app_type: AppType, usual: Mapping[str, UsualCall]) -> UsualCall:
+    """What a call of the application will take: as its calls usually do, else a guess from the catalogue. Input and output are known."""
+    app = APPS[app_type]
+    guess_in, guess_out = float(_USUAL_PROMPT_TOKENS + app.overhead_tokens), float(app.largest_output_tokens)
+    known = usual.get(app_type.value)
+    if known is None:
+        return UsualCall(guess_in + guess_out, _USUAL_CALL_SECONDS, guess_in, guess_out)
+    if known.input_tokens is None or known.output_tokens is None:
+        share = guess_in / (guess_in + guess_out)
+        return UsualCall(known.tokens, known.seconds, known.tokens * share, known.tokens * (1 - share))
+    return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +455,7 @@ def job_report(database: Database, job_id: int) -> JobReport:
     with database.autocommit() as connection:
         job = trigger_jobs.get(connection, job_id)
         if job is None:
-            raise InvalidRequest(f"任务 {job_id} 不存在")
+            raise NotFound(f"任务 {job_id} 不存在")
         return JobReport(job, run_logs.steps_of_job(connection, job_id), pause_in_force(connection))
 
 

@@ -17,9 +17,10 @@ from zqyy_ai.domain.apps import AppType
 from zqyy_ai.domain.events import EventType, chain_text, dedup_key
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.engine.assembly import Engine
-from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool
+from zqyy_ai.engine.chain_pool import Chain, ChainEnded, ChainPool
 from zqyy_ai.engine.job_alerts import raise_for_job
 from zqyy_ai.engine.member_chain import ChainWork, MemberChain, StepOutcome, step_counts
+from zqyy_ai.engine.sandbox import refuse_in_sandbox
 from zqyy_ai.engine.send_back import codes_text
 from zqyy_ai.engine.step import StepResult
 from zqyy_ai.store import sites, trigger_jobs
@@ -111,7 +112,7 @@ class MemberRun:
                 if isinstance(taken, ChainEnded):
                     self._end(taken.chain)
                     pool.forget(taken.chain)
-                elif taken is not None:
+                elif isinstance(taken, StepOutcome):
                     self._results.append(taken.result)
                     yield taken
                 if not self._show_progress(is_alive=bool(pool.waiting_chains)):
@@ -129,7 +130,7 @@ class MemberRun:
         if left:
             self._failures.append(f"{len(left)} 位会员没有完成:运行正在停止,或任务已被收回")
 
-    def _end(self, chain: MemberChain) -> None:
+    def _end(self, chain: Chain) -> None:
         chain.end()
         if chain.failure is not None:
             self._failures.append(f"会员 {chain.work.member_id}:{type(chain.failure).__name__}: {chain.failure}"[:300])
@@ -163,6 +164,7 @@ class MemberRun:
         # There is one when this is the repetition of a transaction whose confirmation got lost.
         if (written := trigger_jobs.claimed_by(connection, site_id, run_id=self._run_id, worker_id=worker.id)) is not None:
             return written
+        refuse_in_sandbox(connection, site_id)
         business_date = self._engine.runtime_context.business_date(self._engine.clock.now(), self.site.business_day_cutoff)
         one = self._member_ids[0] if len(self._member_ids) == 1 else None
         event_type = EventType.RUN_APP if one is not None and len(self._apps) == 1 else EventType.BACKFILL
@@ -183,6 +185,7 @@ class MemberRun:
             dedup_key=dedup_key(event_type, site_id, one, chain_text(self._apps), business_date, mode),
             app_chain=chain_text(self._apps),
             payload=payload,
+            context=self._engine.runtime_context,
             is_forced=True,
         )
         return trigger_jobs.add_running(connection, job, run_id=self._run_id, worker_id=worker.id, lease=worker.lease)

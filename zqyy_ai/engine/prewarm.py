@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import psycopg
 
@@ -22,9 +22,11 @@ from zqyy_ai.domain.answers import FinanceAnswer
 from zqyy_ai.domain.apps import AppType, finance_app_of
 from zqyy_ai.domain.events import FINANCE_CHAIN, EventName, EventType
 from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey, earliest_day
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.job_alerts import raise_for_job, resolve_by_job
+from zqyy_ai.engine.sandbox import refuse_in_sandbox
 from zqyy_ai.engine.send_back import codes_text, failed_for_good, moment_to_go_on
 from zqyy_ai.engine.step import StepRequest, StepResult, StepStatus
 from zqyy_ai.prompts.finance import FinancePrompts
@@ -35,12 +37,11 @@ from zqyy_ai.store.sites import Site
 from zqyy_ai.store.trigger_jobs import NewJob, TriggerJob
 from zqyy_ai.warehouse.finance import load_finance, loaded_through
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 logger = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL_SECONDS = 0.25
+# Those who watch are told more rarely: each of these is a row that stays for days.
+_TOLD_INTERVAL_SECONDS = 1.0
 _AFTER_DATABASE_TROUBLE = timedelta(seconds=5)
 _NO_ROOM_PAUSES_SECONDS = (1.0, 2.0, *(4.0,) * 7)
 _GIVEN_UP = "本任务的上一轮已失败,不再重复调用;需要时请发起新的预热"
@@ -77,6 +78,57 @@ class _Counts:
         return {name: getattr(self, name) for name in ("total", "done", "reused", "failed", "calls", "tokens")}
 
 
+@dataclass(frozen=True, slots=True)
+class FinanceData:
+    """What a site's windows are asked about, and the database's moment at which it was read."""
+
+    read_at: datetime
+    prompts: FinancePrompts
+
+
+def read_finance(connection: Connection, site: Site, business_date: date) -> FinanceData:
+    """All that any of the 72 windows can need, in one query."""
+    read_at, through = database_now(connection), loaded_through(connection, site.site_id)
+    daily = load_finance(connection, site.site_id, earliest_day(business_date), business_date)
+    return FinanceData(
+        read_at,
+        FinancePrompts(daily, site_id=site.site_id, site_name=site.site_name, business_date=business_date, loaded_through=through),
+    )
+
+
+def finance_request(
+    prompts: FinancePrompts,
+    window: WindowKey,
+    *,
+    site: Site,
+    job: TriggerJob,
+    run_id: str,
+    business_date: date,
+    reuse_not_before: datetime | None,
+    own_cache_id: int | None = None,
+) -> StepRequest:
+    """What a window's step asks under a job."""
+    prompt = prompts.for_window(window)
+    return StepRequest(
+        app=finance_app_of(window),
+        site=site,
+        target_id=str(window),
+        answer_model=FinanceAnswer,
+        business_date=business_date,
+        context=job.context,
+        references=prompt.references,
+        triggered_by=job.event_type,
+        trigger_type=_trigger_type(job),
+        prompt=prompt.text,
+        facts=prompt.facts,
+        fixed_answer=prompt.fixed_answer,
+        reuse_not_before=reuse_not_before,
+        own_cache_id=own_cache_id,
+        trigger_job_id=job.id,
+        dagster_run_id=run_id,
+    )
+
+
 class PrewarmRun:
     """One run's work on one site. `job` is None when the run was asked for a job that another run has taken: there is nothing to do."""
 
@@ -101,18 +153,25 @@ class PrewarmRun:
         self._only_missing = only_missing
         self._is_cancelled = is_cancelled
         self._counts = _Counts(total=len(windows))
-        self._progress_shown_at = 0.0
+        self._progress_shown_at = self._progress_told_at = 0.0
         self._data_read_at: datetime | None = None
+        self._context = engine.runtime_context
         self.site: Site = engine.database.patiently(lambda connection: sites.get_site(connection, site_id))
         self.job: TriggerJob | None = None
 
     @property
     def business_date(self) -> date:
-        return self._engine.runtime_context.business_date(self._engine.clock.now(), self.site.business_day_cutoff)
+        return self._context.business_date(self._engine.clock.now(), self.site.business_day_cutoff)
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether the run's answers are a sandbox's: nothing of the cache has changed, so there is nothing to materialise."""
+        return self._context.is_sandbox
 
     def __enter__(self) -> Self:
         self.job = self._engine.database.patiently(self._claim)
         if self.job is not None:
+            self._context = self.job.context
             # Earlier rounds of the job have spent too.
             self._counts.calls, self._counts.tokens = self.job.progress.get("calls", 0), self.job.progress.get("tokens", 0)
         return self
@@ -122,12 +181,15 @@ class PrewarmRun:
         # There is one when this is the repetition of a claim whose confirmation got lost.
         if (claimed := trigger_jobs.claimed_by(connection, site_id, run_id=self._run_id, worker_id=worker.id)) is not None:
             return claimed
-        trigger_jobs.supersede_past(connection, site_id, self.business_date)
+        if not self._asked_by_sensor:
+            refuse_in_sandbox(connection, site_id)
+        trigger_jobs.supersede_past(connection, site_id, LIVE.business_date(self._engine.clock.now(), self.site.business_day_cutoff))
         claim: dict[str, Any] = {"run_id": self._run_id, "worker_id": worker.id, "lease": worker.lease}
         job = None
         # A run that leaves valid windows alone, or wants them made anew, does not answer a finished load.
         if set(self._windows) == set(WINDOW_KEYS) and not self._only_missing and not self._regenerate:
-            job = trigger_jobs.claim_dws_job(connection, site_id, **claim)
+            # What a person starts shows in Dagster: a sandbox's job that still waits is not for that.
+            job = trigger_jobs.claim_dws_job(connection, site_id, only_live=not self._asked_by_sensor, **claim)
         if job is None and not self._asked_by_sensor:
             job = trigger_jobs.add_running(connection, self._job_of_a_person(), **claim)
         return job
@@ -191,10 +253,7 @@ class PrewarmRun:
 
     def has_valid_answer(self, window: WindowKey) -> bool:
         """Whether the cache holds a valid, unexpired answer for the window, whoever made it."""
-        now = self._engine.clock.now()
-        return bool(
-            self._engine.database.patiently(lambda connection: cache.valid_targets(connection, self.site.site_id, [str(window)], now=now))
-        )
+        return bool(self._valid_answers([str(window)]))
 
     def _is_whole(self, job: TriggerJob) -> bool:
         """Whether every window was compared with the newest data."""
@@ -204,43 +263,32 @@ class PrewarmRun:
         """With `only_missing`, the windows whose answer is still valid."""
         if not (self._only_missing or job.only_missing):
             return {}
-        now, targets = self._engine.clock.now(), [str(window) for window in self._windows]
-        valid = self._engine.database.patiently(lambda connection: cache.valid_targets(connection, self.site.site_id, targets, now=now))
+        valid = self._valid_answers([str(window) for window in self._windows])
         return {window: valid[str(window)] for window in self._windows if str(window) in valid}
+
+    def _valid_answers(self, targets: list[str]) -> dict[str, CachedAnswer]:
+        now, context = self._context.moment(self._engine.clock.now(), self.site.business_day_cutoff), self._context
+        return self._engine.database.patiently(
+            lambda connection: cache.valid_targets(connection, self.site.site_id, targets, now=now, context=context)
+        )
 
     def _requests(self, job: TriggerJob, windows: list[WindowKey]) -> Iterator[tuple[StepRequest, WindowKey]]:
         if not windows:
             return
         business_date, site = self.business_date, self.site
-
-        def read(connection: Connection) -> tuple[datetime, date | None, "pd.DataFrame"]:
-            return (
-                database_now(connection),
-                loaded_through(connection, site.site_id),
-                load_finance(connection, site.site_id, earliest_day(business_date), business_date),
-            )
-
-        self._data_read_at, through, daily = self._engine.database.patiently(read)
-        prompts = FinancePrompts(daily, site_id=site.site_id, site_name=site.site_name, business_date=business_date, loaded_through=through)
+        data = self._engine.database.patiently(lambda connection: read_finance(connection, site, business_date))
+        self._data_read_at = data.read_at
         reuse_not_before = job.created_at if self._regenerate or job.regenerate else None
         for window in windows:
-            prompt = prompts.for_window(window)
             yield (
-                StepRequest(
-                    app=finance_app_of(window),
+                finance_request(
+                    data.prompts,
+                    window,
                     site=site,
-                    target_id=str(window),
-                    answer_model=FinanceAnswer,
+                    job=job,
+                    run_id=self._run_id,
                     business_date=business_date,
-                    references=prompt.references,
-                    triggered_by=job.event_type,
-                    trigger_type=_trigger_type(job),
-                    prompt=prompt.text,
-                    facts=prompt.facts,
-                    fixed_answer=prompt.fixed_answer,
                     reuse_not_before=reuse_not_before,
-                    trigger_job_id=job.id,
-                    dagster_run_id=self._run_id,
                 ),
                 window,
             )
@@ -255,15 +303,21 @@ class PrewarmRun:
             self._progress_shown_at = time.monotonic()
             try:
                 with self._engine.database.autocommit() as connection:
-                    trigger_jobs.record_progress(connection, job, self._counts.as_progress())
+                    self._record_progress(connection, job, is_told=time.monotonic() - self._progress_told_at >= _TOLD_INTERVAL_SECONDS)
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 logger.warning("prewarm.progress_not_shown job=%s", job.id)
+
+    def _record_progress(self, connection: Connection, job: TriggerJob, *, is_told: bool = True) -> None:
+        progress = self._counts.as_progress()
+        if trigger_jobs.record_progress(connection, job, progress) and is_told:
+            self._progress_told_at = time.monotonic()
+            trigger_jobs.tell_prewarm_progress(connection, job, progress)
 
     def _leave_job(self, job: TriggerJob) -> None:
         now = self._engine.clock.now()
 
         def leave(connection: Connection) -> None:
-            trigger_jobs.record_progress(connection, job, self._counts.as_progress())
+            self._record_progress(connection, job)
             trigger_jobs.send_back(connection, job, now, "运行进程被停止,等待重新执行", _failed_for_good(self._counts.bad))
 
         self._engine.database.write_surely(leave)
@@ -273,7 +327,7 @@ class PrewarmRun:
         retry_at = self._retry_at(job) if counts.bad and error is None else None
 
         def end(connection: Connection) -> None:
-            trigger_jobs.record_progress(connection, job, counts.as_progress())
+            self._record_progress(connection, job)
             if error is not None:
                 status = JobStatus.PARTIAL if counts.done else JobStatus.FAILED
                 is_fault = isinstance(error, Exception)
@@ -303,7 +357,7 @@ class PrewarmRun:
         self._engine.database.write_surely(end)
 
     def _show_on_trigger(self, connection: Connection, job: TriggerJob, error: str | None) -> None:
-        if job.event_type == EventType.DWS_COMPLETED:
+        if job.event_type == EventType.DWS_COMPLETED and not job.context.is_sandbox:
             said = f"任务 {job.id}(门店 {job.site_id}):{error}" if error else None
             triggers.record_job_end(connection, EventName.DWS_COMPLETED, said)
 
@@ -325,7 +379,7 @@ class PrewarmRun:
         one = self._windows[0] if len(self._windows) == 1 else None
         event_type = EventType.RUN_APP if one else EventType.BACKFILL
         subject = str(one) if one else f"{self._windows[0]}..{self._windows[-1]}"
-        mode = self._engine.runtime_context.mode.value
+        mode = self._context.mode.value
         return NewJob(
             event_type=event_type,
             site_id=self.site.site_id,
@@ -339,6 +393,7 @@ class PrewarmRun:
                 "only_missing": self._only_missing,
                 "source": "dagster",
             },
+            context=self._context,
             is_forced=True,
         )
 

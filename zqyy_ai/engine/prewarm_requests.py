@@ -13,7 +13,7 @@ from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext
 from zqyy_ai.engine.call_pauses import why_held
 from zqyy_ai.engine.intake import take_in
 from zqyy_ai.guards.call_pauses import CallPause, pause_in_force
-from zqyy_ai.store import events, sites, trigger_jobs
+from zqyy_ai.store import events, runtime_contexts, sites, trigger_jobs
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.warehouse.finance import finished_loads
 
@@ -141,8 +141,9 @@ def fire_for_unprewarmed_sites(connection: Connection, clock: Clock, runtime_con
     """Fires `ai_dws_completed` for every active site without a prewarm of its business date; returns those sites."""
     fired = []
     for site in sites.active_sites(connection):
-        business_date = runtime_context.business_date(clock.now(), site.business_day_cutoff)
-        if trigger_jobs.prewarmed_sites(connection, [site.site_id], business_date):
+        context = runtime_contexts.context_of(connection, site.site_id, runtime_context)
+        business_date = context.business_date(clock.now(), site.business_day_cutoff)
+        if trigger_jobs.prewarmed_sites(connection, [site.site_id], business_date, context.mode):
             continue
         if events.fire(connection, EventName.DWS_COMPLETED, {"site_id": site.site_id, "source": "schedule"}) is not None:
             fired.append(site.site_id)

@@ -33,6 +33,18 @@ def next_fire(expression: str, after: datetime) -> datetime:
         raise ValueError(f"cron 表达式 {expression!r} 无效:{invalid}") from None
 
 
+def next_fires(expression: object, after: datetime, number: int) -> list[datetime]:
+    """The first `number` moments after `after`, fewer where the expression names fewer; none for what is no readable expression."""
+    fires: list[datetime] = []
+    while isinstance(expression, str) and len(fires) < number:
+        try:
+            after = next_fire(expression, after)
+        except ValueError:
+            break
+        fires.append(after)
+    return fires
+
+
 def check_schedule(database: Database, clock: Clock, on_due: Callable[[Connection], object]) -> ScheduleCheck:
     """Looks at the prewarm's cron rows once, does `on_due` if one is due, and moves it on to its next moment."""
     now = clock.now()
@@ -70,3 +82,31 @@ def _look_at(trigger: Trigger, now: datetime) -> tuple[bool, datetime]:
     if trigger.next_run_at is None or trigger.scheduled_expression not in (None, expression):
         return False, following
     return (True, following) if trigger.next_run_at <= now else (False, trigger.next_run_at)
+
+
+def change_trigger(
+    connection: Connection,
+    trigger: Trigger,
+    *,
+    now: datetime,
+    status: str | None = None,
+    description: str | None = None,
+    cron_expression: str | None = None,
+) -> Trigger:
+    """Writes what a person wants of a trigger, and works out a cron's next moment; returns the row as it is then.
+
+    Raises ValueError, in Chinese, for an expression that can't be read or never comes true.
+    """
+    if cron_expression is not None:
+        next_fire(cron_expression, now)
+    triggers.change(connection, trigger, status=status, description=description, cron_expression=cron_expression)
+    changed = triggers.get_locked(connection, trigger.id)
+    assert changed is not None
+    if changed.trigger_condition != "cron" or (cron_expression is None and status is None):
+        return changed
+    # A disabled one is due never; enabled again, what would have been due meanwhile is not made up for.
+    expression = changed.cron_expression
+    triggers.schedule_next(connection, changed, next_fire(expression, now) if changed.is_enabled and isinstance(expression, str) else None)
+    scheduled = triggers.get_locked(connection, trigger.id)
+    assert scheduled is not None
+    return scheduled

@@ -88,7 +88,7 @@ def _recovered(
     found = Recovered(requeued, len(dead), len(lost) - requeued - len(dead), charged, released, run_ids)
     for job in dead:
         name = EVENT_NAMES.get(job.event_type)
-        if name is not None:
+        if name is not None and not job.context.is_sandbox:
             triggers.record_job_end(connection, name, f"任务 {job.id}(门店 {job.site_id}):{job.error_message}")
     if is_alarming:
         for job in lost:

@@ -85,14 +85,17 @@ def rules(settings: Settings, now: datetime) -> tuple[Rule, ...]:
         Rule("cache_generating", "缓存占位行", "1 小时", retention.CACHE_GENERATING, {"before": now - _GENERATING_AGE}),
         aged("live_events", "实时事件", settings.live_event_retention_days, retention.LIVE_EVENTS),
         aged("trigger_jobs", "已结束的任务", job_days, retention.TRIGGER_JOBS),
+        aged("batches", "已结束的批次", job_days, retention.BATCHES),
         aged("events", "已处理的事件", job_days, retention.EVENTS),
         aged("event_runs", "已关闭的事件运行", job_days, retention.EVENT_RUNS),
         aged("alert_deliveries", "已结束的告警通知", job_days, retention.ALERT_DELIVERIES),
         aged("alerts", "已解决的告警", job_days, retention.ALERTS),
         aged("seen_etl_runs", "已见的数据加载", seen_days, retention.SEEN_ETL_RUNS),
         aged("budget_windows", "预算窗口", _ACCOUNTS_AGE.days, retention.BUDGET_WINDOWS),
+        aged("sandbox_answers", "沙箱的回答", job_days, retention.SANDBOX_ANSWERS),
         Rule("cache", "缓存", f"{keep:,} 行以外", retention.CACHE_SURPLUS, {"keep": keep}),
         aged("run_logs", "运行日志", log_days, retention.RUN_LOGS),
+        aged("run_log_days", "运行日志的日汇总", log_days, retention.RUN_LOG_DAYS),
         Rule("run_log_texts", "运行日志的文本", days(text_days), retention.RUN_LOG_TEXTS, text_parameters),
     )
 
@@ -127,7 +130,7 @@ def carry_out(
 
     One rule's failure (a right that is missing, for instance) is in its outcome and doesn't stop the others. Each rule may use its share of
     the time that is left, so that none starves. Raises RetentionBusy when another process is at it, psycopg.OperationalError when the
-    connection is lost.
+    connection is lost. What is not in the sums of the run logs yet is lost to them: see `run_log_closing.py`, which goes first.
     """
     with database.autocommit() as connection:
         if not retention.try_lock(connection):

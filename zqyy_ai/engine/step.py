@@ -29,6 +29,7 @@ from zqyy_ai.domain.call_failures import BudgetEffect, FailureRule, RetryRule
 from zqyy_ai.domain.errors import ClaimLost, GuardRefusal
 from zqyy_ai.domain.number_check import NUMBER_CHECK, check_insights
 from zqyy_ai.domain.personal_numbers import mask_personal_numbers_in_json
+from zqyy_ai.domain.runtime_context import RuntimeContext
 from zqyy_ai.engine import call_alerts
 from zqyy_ai.engine.worker import Worker
 from zqyy_ai.guards.breaker import BreakerGuard, Permit
@@ -86,6 +87,7 @@ class StepStatus(StrEnum):
 class StepRequest:
     """What to ask for one target. Exactly one of `prompt` and `fixed_answer` is given.
 
+    `context`: the job's. In a sandbox, claim, answer and budget are the sandbox's own, and nobody is told but by the job and its run logs.
     `facts`: what the prompt holds, for the check of the answer's numbers; without them an answer is not checked.
     `hashed_prompt`: the prompt without what may change and still ask the same (former answers); the prompt itself unless given.
     `reuse_not_before` bars the reuse of answers older than that moment (`regenerate`). `own_cache_id`: an answer that this very job has
@@ -99,6 +101,7 @@ class StepRequest:
     target_id: str
     answer_model: type[Answer]
     business_date: date
+    context: RuntimeContext
     references: dict[str, Any]
     triggered_by: str
     trigger_type: str
@@ -114,6 +117,11 @@ class StepRequest:
     member_id: int | None = None
     assistant_id: int | None = None
     dagster_run_id: str | None = None
+
+    @property
+    def claim_type(self) -> str:
+        """What the target is claimed by: a sandbox's call and a live one don't wait for each other."""
+        return f"sandbox:{self.app.cache_type}" if self.context.is_sandbox else self.app.cache_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +244,7 @@ class GuardedStep:
             claim = self._database.patiently(
                 lambda connection: step_claims.take(
                     connection,
-                    request.app.cache_type,
+                    request.claim_type,
                     request.site.site_id,
                     request.target_id,
                     worker_id=self._worker.id,
@@ -257,7 +265,9 @@ class GuardedStep:
 
     def _written_after_all(self, request: StepRequest, input_hash: str) -> StepResult | None:
         found = self._database.patiently(
-            lambda connection: cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id),
+            lambda connection: cache.get_reusable(
+                connection, request.app.cache_type, request.site.site_id, request.target_id, context=request.context
+            ),
             in_one_transaction=False,
         )
         if found is None or not self._may_reuse(found, request, input_hash):
@@ -267,7 +277,9 @@ class GuardedStep:
     def _reuse(self, request: StepRequest, claim: StepClaim, input_hash: str) -> StepResult | None:
         """The newest valid answer, its expiry moved on, when it was made from the same input."""
         found = self._database.patiently(
-            lambda connection: cache.get_reusable(connection, request.app.cache_type, request.site.site_id, request.target_id),
+            lambda connection: cache.get_reusable(
+                connection, request.app.cache_type, request.site.site_id, request.target_id, context=request.context
+            ),
             in_one_transaction=False,
         )
         if found is None or not self._may_reuse(found, request, input_hash):
@@ -277,7 +289,7 @@ class GuardedStep:
         result = found.result_json if NUMBER_CHECK in found.result_json else _with_number_check(request, found.result_json)
 
         def reuse(connection: Connection) -> StepResult | None:
-            if not cache.extend(connection, reused.id, expires_at):
+            if not cache.extend(connection, reused.id, expires_at, context=request.context):
                 return None  # invalidated or pruned since it was read
             log_id = run_logs.record(connection, self._subject(request, input_hash), RunStatus.REUSED)
             self._publish(connection, request, reused.id)
@@ -387,6 +399,7 @@ class GuardedStep:
                 worker_id=self._worker.id,
                 lease=self._worker.lease,
                 token=token,
+                is_sandbox=request.context.is_sandbox,
             )
             return permit, turn, reservation
 
@@ -626,6 +639,7 @@ class GuardedStep:
             score=score if isinstance(score, int) else None,
             input_hash=input_hash,
             run_log_id=log_id,
+            context=request.context,
         )
         self._publish(connection, request, cache_id)
         is_whole = self._write_beside(connection, request, result)
@@ -674,6 +688,8 @@ class GuardedStep:
             raise ClaimLost(f"写入 {request.app.cache_type}/{request.target_id} 时租约已被其他进程取得,未写入")
 
     def _publish(self, connection: Connection, request: StepRequest, cache_id: int) -> None:
+        if request.context.is_sandbox:
+            return  # the cache has not changed
         live_events.publish(
             connection,
             "cache_updated",
@@ -689,7 +705,7 @@ class GuardedStep:
     # Results
 
     def _refused(self, request: StepRequest, refusal: GuardRefusal, input_hash: str, *, calls: int = 0, tokens: int = 0) -> StepResult:
-        alert = call_alerts.step_refused(request.app, request.site.site_id, refusal)
+        alert = None if request.context.is_sandbox else call_alerts.step_refused(request.app, request.site.site_id, refusal)
 
         def note(connection: Connection) -> int | None:
             log_id = run_logs.record(
@@ -722,7 +738,7 @@ class GuardedStep:
         alert = call_alerts.step_failed(
             request.app, request.site.site_id, request.target_id, error, log_id=ended.log_id, seconds=ended.seconds
         )
-        if alert is not None:
+        if alert is not None and not request.context.is_sandbox:
             self._tell(alert)
         # Whoever is sent back spends no attempt: a step that pays on its way to such a failure would pay without end.
         may_go_back = error.rule.is_transient and not tokens
@@ -756,10 +772,13 @@ class GuardedStep:
             assistant_id=request.assistant_id,
             dagster_run_id=request.dagster_run_id,
             input_hash=input_hash,
+            runtime_mode=request.context.mode.value,
+            sandbox_date=request.context.sandbox_date,
         )
 
     def _expires_at(self, request: StepRequest) -> datetime:
-        return request.app.expires_at(self._clock.now(), request.business_date, request.site.business_day_cutoff)
+        cutoff = request.site.business_day_cutoff
+        return request.app.expires_at(request.context.moment(self._clock.now(), cutoff), request.business_date, cutoff)
 
     def _in(self, *, seconds: float) -> datetime:
         return self._clock.now() + timedelta(seconds=seconds)

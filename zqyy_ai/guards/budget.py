@@ -5,7 +5,8 @@
 
 Admission never lets used + reserved pass a limit; what a call uses beyond its reservation is counted as overshoot, and told where it
 passes a limit. A reservation whose holder died is charged at its estimate if it was sent and released if not. The database's clock
-decides the day: the chain's turns at midnight, a site's at its business-day cut-off, both in Asia/Shanghai.
+decides the day: the chain's turns at midnight, a site's at its business-day cut-off, both in Asia/Shanghai. Calls of the sandbox have a
+daily limit of their own, for all sites together, and never touch the other windows.
 
 Fails closed: a call that cannot be reserved is not made. Marking as sent and settling commit synchronously: they are money. Lock order:
 reservations, then windows in key order, then run logs, then alerts.
@@ -22,8 +23,15 @@ from zqyy_ai.store.alerts import Alert, AlertType
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
 
-_REASON_TITLES = {"daily": "全店群每日", "monthly": "全店群每月", "site_daily": "门店每日", "site_monthly": "门店每月"}
+_REASON_TITLES = {
+    "daily": "全店群每日",
+    "monthly": "全店群每月",
+    "site_daily": "门店每日",
+    "site_monthly": "门店每月",
+    "sandbox_daily": "沙箱每日",
+}
 _CHAIN = "chain"
+_SANDBOX = "sandbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +42,13 @@ class BudgetPolicy:
     monthly_tokens: int
     site_daily_tokens: int
     site_monthly_tokens: int
+    sandbox_daily_tokens: int = 1_000_000
 
     def limit_of(self, scope: str, kind: str) -> tuple[str, int]:
-        """Name and tokens of the limit of a budget window; `scope` is `chain` or `site:<site_id>`, `kind` `day` or `month`."""
+        """Name and tokens of the limit of a budget window; `scope` is `chain`, `site:<site_id>` or `sandbox`, `kind` `day` or `month` (of the
+        sandbox `day`)."""
+        if scope == _SANDBOX:
+            return "sandbox_daily", self.sandbox_daily_tokens
         match scope == _CHAIN, kind:
             case True, "day":
                 return "daily", self.daily_tokens
@@ -102,15 +114,16 @@ class BudgetGuard:
         worker_id: UUID,
         lease: timedelta,
         token: UUID | None = None,
+        is_sandbox: bool = False,
     ) -> Reservation:
-        """Sets `tokens` aside in all four windows, or raises GuardRefusal (`budget_exceeded:<limit>`) and sets nothing aside.
+        """Sets `tokens` aside in all four windows (of the sandbox: in its own), or raises GuardRefusal (`budget_exceeded:<limit>`) and sets nothing aside.
 
         The refusal's `retry_at` is the start of that limit's next window; it is None for a call that is larger than the whole limit.
         `token` is the reservation's, for a caller who may have to release one whose commit was not confirmed.
         """
         reservation = Reservation(token or uuid4(), tokens)
         row = connection.execute(
-            named_queries("budget", SQL_PACKAGE)["reserve"],
+            named_queries("budget", SQL_PACKAGE)["reserve_in_sandbox" if is_sandbox else "reserve"],
             {
                 "token": reservation.token,
                 "worker_id": worker_id,
@@ -123,6 +136,7 @@ class BudgetGuard:
                 "monthly": self._policy.monthly_tokens,
                 "site_daily": self._policy.site_daily_tokens,
                 "site_monthly": self._policy.site_monthly_tokens,
+                "sandbox_daily": self._policy.sandbox_daily_tokens,
             },
         ).fetchone()
         assert row is not None
@@ -148,6 +162,8 @@ class BudgetGuard:
         overshoot_tokens = max(0, spent_tokens - reservation.tokens)
         passed = []
         for window in windows if overshoot_tokens else ():
+            if window["scope"].startswith(_SANDBOX):
+                continue  # an experiment's overshoot is nobody's alarm
             limit, limit_tokens = self._policy.limit_of(window["scope"], window["kind"])
             spoken_for_tokens = window["used_tokens"] + window["reserved_tokens"]
             if spoken_for_tokens > limit_tokens:
@@ -190,5 +206,5 @@ class BudgetGuard:
 
 
 def current_windows(connection: Connection) -> list[BudgetWindow]:
-    """The chain's and all sites' windows of this day and month, those in which anything was reserved yet."""
+    """The chain's, all sites' and the sandbox's windows of this day and month, those in which anything was reserved yet."""
     return [BudgetWindow(**row) for row in connection.execute(named_queries("budget", SQL_PACKAGE)["current_windows"])]

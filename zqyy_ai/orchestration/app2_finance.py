@@ -20,6 +20,7 @@ from zqyy_ai.domain.windows import AREA_TITLES, TIME_DIMENSION_TITLES, WindowKey
 from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.prewarm import PrewarmRun, WindowOutcome
 from zqyy_ai.engine.step import StepResult
+from zqyy_ai.engine.window_chain import WindowStepOutcome
 from zqyy_ai.orchestration.answer_metadata import answer_metadata
 from zqyy_ai.orchestration.cancellation import is_cancelled
 from zqyy_ai.orchestration.partitions import finance_key, finance_partitions, parse_finance_key
@@ -141,21 +142,36 @@ def _prewarm_site(
         for outcome in prewarm.outcomes():
             key = finance_key(site_id, outcome.window)
             result = outcome.result
-            if result.status.is_good:
+            if result.status.is_good and not prewarm.is_sandbox:
                 yield dg.AssetMaterialization(
                     "app2_finance",
                     partition=key,
                     metadata=answer_metadata(result, partial(_preview, outcome, prewarm.site), engine.settings),
                 )
-            else:
+            elif not result.status.is_good:
                 bad[key] = f"{result.error_code}: {result.error_message}"
                 context.log.error("%s 失败：%s: %s（run_log %s）", key, result.error_code, result.error_message, result.run_log_id)
+            if prewarm.is_sandbox:
+                continue  # the checks are about the cache
             has_answer = result.status.is_good or prewarm.has_valid_answer(outcome.window)
             judged.append(_Judged(key, result, has_answer))
             if len(judged) == _JUDGED_TOGETHER:
                 yield from _check_evaluations(context, judged)
                 judged.clear()
         yield from _check_evaluations(context, judged)
+
+
+def told_of_window(context: dg.AssetExecutionContext, engine: Engine, outcome: WindowStepOutcome) -> Iterator[object]:
+    """A window that a job asked for, done by the run that takes jobs: the same events as a prewarm's. Of a sandbox nothing."""
+    if outcome.is_sandbox:
+        return
+    window, result = outcome.step.window, outcome.result
+    key = finance_key(outcome.site.site_id, window)
+    if result.status.is_good:
+        shown = WindowOutcome(window, result)
+        metadata = answer_metadata(result, lambda: _preview(shown, outcome.site), engine.settings)
+        yield dg.AssetMaterialization("app2_finance", partition=key, metadata=metadata)
+    yield from _check_evaluations(context, [_Judged(key, result, outcome.has_answer)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ from zqyy_ai.engine.assembly import Engine
 from zqyy_ai.engine.event_run import EventRun
 from zqyy_ai.engine.member_chain import StepOutcome
 from zqyy_ai.engine.member_run import MemberRun
+from zqyy_ai.engine.window_chain import WindowStepOutcome
 from zqyy_ai.orchestration.answer_metadata import answer_metadata
+from zqyy_ai.orchestration.app2_finance import told_of_window
 from zqyy_ai.orchestration.cancellation import is_cancelled
 from zqyy_ai.orchestration.known_members import KnownMembers
 from zqyy_ai.orchestration.partitions import member_key, member_partitions, parse_member_key
@@ -117,7 +119,10 @@ def member_answers(context: dg.AssetExecutionContext, config: MemberAnswersConfi
             outcomes = EventRun(opened, context.run.run_id).outcomes()
             for outcome in outcomes:
                 try:
-                    yield from told.of(outcome)
+                    if isinstance(outcome, WindowStepOutcome):
+                        yield from told_of_window(context, opened, outcome)
+                    else:
+                        yield from told.of(outcome)
                 except Exception as failure:
                     outcomes.throw(failure)
 
@@ -170,7 +175,9 @@ class _Told:
         self._members = KnownMembers(context.instance, check_keys)
 
     def of(self, outcome: StepOutcome) -> Iterator[object]:
-        """A good step's materialisation; an evaluation of the check when the step failed, or was failing before."""
+        """A good step's materialisation; an evaluation of the check when the step failed, or was failing before. Of a sandbox nothing."""
+        if outcome.is_sandbox:
+            return
         result, app_type = outcome.result, outcome.step.app_type
         key = member_key(outcome.site_id, outcome.member_id)
         self._members.ensure_partition(key)

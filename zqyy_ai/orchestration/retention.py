@@ -18,6 +18,7 @@ from sqlalchemy import select
 
 from zqyy_ai.domain.errors import RetentionBusy
 from zqyy_ai.engine.retention import Outcome, carry_out, plan, resolve_retention_alert
+from zqyy_ai.engine.run_log_closing import close_hours_before_retention
 from zqyy_ai.orchestration.resources import DatabaseResource
 from zqyy_ai.settings import Settings
 from zqyy_ai.store.database import Database
@@ -77,7 +78,10 @@ def retention() -> None:
 
 
 def _clean_our_tables(database: Database, settings: Settings, *, dry_run: bool) -> list[Outcome]:
-    return plan(database, settings) if dry_run else [outcome for outcome in carry_out(database, settings) if outcome.is_finished]
+    if dry_run:
+        return plan(database, settings)
+    close_hours_before_retention(database)
+    return [outcome for outcome in carry_out(database, settings) if outcome.is_finished]
 
 
 def _clean_dagsters_runs(context: dg.OpExecutionContext, before: datetime, *, dry_run: bool) -> dg.MetadataValue:

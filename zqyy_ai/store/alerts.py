@@ -23,7 +23,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
-from zqyy_ai.domain.errors import InvalidRequest
+from zqyy_ai.domain.access import ALL_SITES, SiteScope
+from zqyy_ai.domain.errors import NotFound, StateConflict
 from zqyy_ai.store import live_events
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
@@ -220,16 +221,19 @@ def over(connection: Connection, *, quiet: timedelta, breaker_quiet: timedelta, 
     return [row["fingerprint"] for row in rows]
 
 
-def set_status_by_hand(connection: Connection, alert_id: int, wanted: AlertStatus, *, by: str, reason: str = "") -> StoredAlert:
-    """A person acks, ignores or resolves an alert. Raises InvalidRequest for an unknown one, and for what its state does not allow."""
+def set_status_by_hand(
+    connection: Connection, alert_id: int, wanted: AlertStatus, *, by: str, reason: str = "", scope: SiteScope = ALL_SITES
+) -> StoredAlert:
+    """A person acks, ignores or resolves an alert. Raises NotFound for one that `scope` does not see, StateConflict for what its state
+    does not allow."""
     row = connection.execute(named_queries("alerts")["get_for_update"], {"id": alert_id}).fetchone()
-    if row is None:
-        raise InvalidRequest(f"告警 {alert_id} 不存在")
+    if row is None or not scope.sees(row["site_id"]):
+        raise NotFound(f"告警 {alert_id} 不存在")
     status = _status(row["alert_status"])
     allowed = ALLOWED_BY_HAND[status]
     if wanted not in allowed:
         possible = "可改为 " + "、".join(allowed) if allowed else "同样的问题再次出现时会自动重新打开"
-        raise InvalidRequest(f"告警 {alert_id} 的状态是 {status.value},不能改为 {wanted.value};{possible}")
+        raise StateConflict(f"告警 {alert_id} 的状态是 {status.value},不能改为 {wanted.value};{possible}")
     return _set_status(connection, alert_id, status, wanted, by, reason)
 
 
@@ -242,6 +246,30 @@ def list_alerts(connection: Connection, statuses: Collection[AlertStatus], *, li
     """Critical ones first, then the newest occurrence."""
     wanted = {"statuses": [status.value for status in statuses], "limit": limit}
     return [StoredAlert.from_row(row) for row in connection.execute(named_queries("alerts")["list"], wanted)]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAlerts:
+    """How many alerts of a type, severity and site wait for somebody."""
+
+    alert_type: str
+    severity: str
+    site_id: int | None
+    alerts: int
+
+
+def count_open(connection: Connection, scope: SiteScope) -> list[OpenAlerts]:
+    return [OpenAlerts(**row) for row in connection.execute(named_queries("alerts")["count_open"], {"site_ids": scope.ids})]
+
+
+def find_page(
+    connection: Connection, scope: SiteScope, status: AlertStatus | None, *, offset: int, rows: int
+) -> tuple[list[StoredAlert], int]:
+    """Those seen last come first; how many there are in all. `status` None: any."""
+    wanted = {"site_ids": scope.ids, "status": status.value if status else None, "offset": offset, "rows": rows}
+    counted = connection.execute(named_queries("alerts")["count_page"], wanted).fetchone()
+    assert counted is not None
+    return [StoredAlert.from_row(row) for row in connection.execute(named_queries("alerts")["page"], wanted)], int(counted["alerts"])
 
 
 def _set_status(connection: Connection, alert_id: int, status: AlertStatus, wanted: AlertStatus, by: str, reason: str) -> StoredAlert:

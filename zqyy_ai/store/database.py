@@ -3,18 +3,21 @@
 No connection is held while a model is called: callers open a transaction, do their statements and leave it.
 """
 
+import copy
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
+
+from zqyy_ai.domain.access import SiteScope
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,9 @@ _RECONNECT_SECONDS = 30.0
 _LONGEST_WAIT_SECONDS = 60.0
 _LONGEST_IDLE_IN_TRANSACTION = "30s"
 _RECONNECT_INTERVAL_SECONDS = 0.25
+
+# For the length of a transaction: behind a pooler the next one may be on another connection. In one message, which is one round trip less.
+_NARROW = sql.SQL("SELECT set_config('role', 'zqyy_api', true), set_config('zqyy.sites', {}, true)")
 
 # The last is what a session that was ended by `_LONGEST_IDLE_IN_TRANSACTION` hears when it goes on.
 _LOST = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.IdleInTransactionSessionTimeout)
@@ -100,16 +106,24 @@ class Database:
         application_name: str = "zqyy_ai",
         wait_seconds: float = _LONGEST_WAIT_SECONDS,
         is_synced: bool = True,
+        is_behind_pooler: bool = False,
     ) -> None:
         """`wait_seconds`: how long a connection is waited for before psycopg_pool.PoolTimeout; a person waits less than a run.
 
         Not `is_synced`: a crash of the server may forget the last commits; for what is written again in a moment.
+        `is_behind_pooler`: nothing is left at the connection that a transaction on another one would miss (prepared statements).
         """
         self.url = url
+        self._scope: SiteScope | None = None
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             conninfo.make_conninfo(url, application_name=application_name),
             connection_class=_Reconnecting,
-            kwargs={"row_factory": dict_row, "autocommit": True, "reconnect_seconds": min(_RECONNECT_SECONDS, wait_seconds)},
+            kwargs={
+                "row_factory": dict_row,
+                "autocommit": True,
+                "reconnect_seconds": min(_RECONNECT_SECONDS, wait_seconds),
+                "prepare_threshold": None if is_behind_pooler else 5,
+            },
             min_size=1,
             max_size=max_connections,
             timeout=wait_seconds,
@@ -123,8 +137,42 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """One transaction: committed at the end of the block, rolled back when it raises."""
-        with self._pool.connection() as connection, connection.transaction():
+        with self._pool.connection() as connection, self._begun(connection):
             yield connection
+
+    @contextmanager
+    def _begun(self, connection: Connection) -> Iterator[None]:
+        if self._scope is None:
+            with connection.transaction():
+                yield
+            return
+        try:
+            connection.execute(sql.SQL("BEGIN; {}").format(_NARROW.format(self._scope.setting)))
+            yield
+        except BaseException:
+            # Of a connection that is lost nothing is left; the pool notices.
+            with suppress(psycopg.OperationalError):
+                connection.rollback()
+            raise
+        connection.commit()
+
+    def read_at_once(self, query: bytes, parameters: Mapping[str, Any]) -> list[DictRow]:
+        """The rows of one statement in a transaction of its own, for what is asked many times a second: all of it is one message.
+
+        Several statements in one message are one transaction without being told, so that the role and the sites are gone with it.
+        """
+        with self._pool.connection() as connection, psycopg.ClientCursor(connection, row_factory=dict_row) as cursor:
+            if self._scope is None:
+                return cursor.execute(query, parameters).fetchall()
+            cursor.execute(_NARROW.format(self._scope.setting).as_bytes(connection) + b"; " + query, parameters)
+            cursor.nextset()
+            return cursor.fetchall()
+
+    def within(self, scope: SiteScope) -> Self:
+        """The same pool, for a caller who may see the sites of `scope` alone: its rows, by the role `zqyy_api`, whatever a query asks for."""
+        narrowed = copy.copy(self)
+        narrowed._scope = scope  # noqa: SLF001 - its own class's
+        return narrowed
 
     def write_surely(self, work: Callable[[Connection], T], *, in_one_transaction: bool = True) -> T:
         """`work` in a transaction, again for 5 minutes while the connection is lost, the disk is full or a deadlock chose it as its victim.
@@ -166,7 +214,11 @@ class Database:
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
-        """A connection on which each statement is its own transaction."""
+        """A connection on which each statement is its own transaction; within a scope, which holds for a transaction, all are one."""
+        if self._scope is not None:
+            with self.transaction() as connection:
+                yield connection
+            return
         with self._pool.connection() as connection:
             yield connection
 

@@ -10,6 +10,8 @@ import psycopg
 from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 
+from zqyy_ai.domain.access import SiteScope
+from zqyy_ai.domain.json_text import read_json
 from zqyy_ai.store.database import Connection, is_connection_lost
 from zqyy_ai.store.queries import named_queries
 
@@ -90,6 +92,49 @@ def mark_all_handled(connection: Connection, jobs_of_events: Iterable[tuple[int,
         named_queries("events")["handled"],
         [{"event_id": event_id, "trigger_job_id": job_id, "rejected_reason": None} for event_id, job_id in jobs_of_events],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class InboxRow:
+    """A row of the inbox for people. `payload` is None where it is larger than what was asked for, or can't be shown."""
+
+    id: int
+    event_name: str | None
+    site_id: int | None
+    payload: Any
+    payload_bytes: int | None
+    created_at: datetime
+    handled_at: datetime | None
+    trigger_job_id: int | None
+    rejected_reason: str | None
+
+
+def find_page(
+    connection: Connection, scope: SiteScope, *, is_rejected: bool | None, offset: int, rows: int, largest_bytes: int = 16_384
+) -> tuple[list[InboxRow], int]:
+    """The newest events after `offset` of them, at most `rows`, and how many match in all. An event without a readable site is for who
+    sees all sites."""
+    wanted = {"site_ids": scope.ids, "is_rejected": is_rejected, "offset": offset, "rows": rows, "largest_bytes": largest_bytes}
+    counted = connection.execute(named_queries("events")["count_page"], wanted).fetchone()
+    assert counted is not None
+    found = connection.execute(named_queries("events")["page"], wanted)
+    return [InboxRow(payload=read_json(row.pop("payload_text")), **row) for row in found], int(counted["events"])
+
+
+@dataclass(frozen=True, slots=True)
+class EventOutcome:
+    """What intake made of a row. `is_duplicate`: its job stood there already, for another event or by itself."""
+
+    event_id: int
+    is_handled: bool
+    trigger_job_id: int | None
+    job_status: str | None
+    is_duplicate: bool
+    rejected_reason: str | None
+
+
+def outcomes(connection: Connection, event_ids: Iterable[int]) -> list[EventOutcome]:
+    return [EventOutcome(**row) for row in connection.execute(named_queries("events")["outcomes"], {"event_ids": list(event_ids)})]
 
 
 def seen_etl_runs(connection: Connection, etl_run_ids: Iterable[str]) -> set[tuple[str, int]]:

@@ -11,7 +11,7 @@ without a log is not made.
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -19,6 +19,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from zqyy_ai.domain.apps import APPS
+from zqyy_ai.domain.runtime_context import RuntimeMode
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
 from zqyy_ai.store.storable_text import storable, storable_or_none
@@ -50,6 +51,8 @@ class RunSubject:
     assistant_id: int | None = None
     dagster_run_id: str | None = None
     input_hash: str | None = None
+    runtime_mode: str = RuntimeMode.LIVE.value
+    sandbox_date: date | None = None
 
     def columns(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -168,16 +171,26 @@ def close_of_dead_call(connection: Connection, log_id: int, *, charged_tokens: i
 
 @dataclass(frozen=True, slots=True)
 class UsualCall:
-    """What a successful call of an application takes on average."""
+    """What a successful call of an application takes on average. The parts of `tokens` are None where no call has reported them."""
 
     tokens: float
     seconds: float
+    input_tokens: float | None = None
+    output_tokens: float | None = None
 
 
 def usual_calls(connection: Connection, *, since: datetime) -> dict[str, UsualCall]:
     """By application, over the calls that succeeded since then; none for one that was not called."""
     rows = connection.execute(named_queries("run_logs")["usual_calls"], {"since": since})
-    return {row["app_type"]: UsualCall(float(row["tokens"]), float(row["seconds"])) for row in rows}
+    return {
+        row["app_type"]: UsualCall(
+            float(row["tokens"]),
+            float(row["seconds"]),
+            None if row["input_tokens"] is None else float(row["input_tokens"]),
+            None if row["output_tokens"] is None else float(row["output_tokens"]),
+        )
+        for row in rows
+    }
 
 
 @dataclass(frozen=True, slots=True)

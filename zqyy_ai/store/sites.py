@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import time
 
+from zqyy_ai.domain.access import SiteScope
 from zqyy_ai.domain.errors import InvalidRequest
 from zqyy_ai.store.database import Connection
 
@@ -23,11 +24,19 @@ SELECT site_id, coalesce(site_name, '') AS site_name, coalesce(is_active, true) 
 FROM biz.sites
 """
 _ACTIVE = f"{_COLUMNS} WHERE coalesce(is_active, true) AND site_id IS NOT NULL ORDER BY site_id"
+_OF_SCOPE = (
+    f"{_COLUMNS} WHERE site_id IS NOT NULL AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[])) ORDER BY site_id"
+)
 _ONE = f"{_COLUMNS} WHERE site_id = %s"
 
 
 def active_sites(connection: Connection) -> list[Site]:
     return [Site(**row) for row in connection.execute(_ACTIVE)]
+
+
+def sites_of(connection: Connection, scope: SiteScope) -> list[Site]:
+    """Those of the scope, closed ones too."""
+    return [Site(**row) for row in connection.execute(_OF_SCOPE, {"site_ids": scope.ids})]
 
 
 def find_site(connection: Connection, site_id: int) -> Site | None:

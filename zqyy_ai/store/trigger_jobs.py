@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from zqyy_ai.domain.events import EventType
 from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.domain.runtime_context import RuntimeContext, RuntimeMode
 from zqyy_ai.store import live_events
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.events import WORK_CHANNEL
@@ -34,6 +35,8 @@ class NewJob:
     dedup_key: str
     app_chain: str
     payload: dict[str, Any]
+    # Whoever makes a job looks up its site's: a job that takes the default would be live in a site's sandbox.
+    context: RuntimeContext
     is_forced: bool = False
     member_id: int | None = None
     connector_type: str = "feiqiu"
@@ -57,6 +60,7 @@ class TriggerJob:
     is_own_run: bool
     priority: int
     retry_of: int | None
+    batch_id: UUID | None
     business_date: date | None
     dedup_key: str | None
     attempt: int
@@ -71,6 +75,13 @@ class TriggerJob:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    runtime_mode: str = RuntimeMode.LIVE.value
+    sandbox_date: date | None = None
+
+    @property
+    def context(self) -> RuntimeContext:
+        """In which the job was made, and runs whatever its site's is by now."""
+        return RuntimeContext(RuntimeMode(self.runtime_mode), self.sandbox_date)
 
     @property
     def regenerate(self) -> bool:
@@ -130,6 +141,8 @@ def _new_row(job: NewJob) -> dict[str, Any]:
         "priority": job.priority,
         "retry_of": job.retry_of,
         "batch_id": job.batch_id,
+        "runtime_mode": job.context.mode.value,
+        "sandbox_date": job.context.sandbox_date,
     }
 
 
@@ -145,7 +158,9 @@ def add_running(connection: Connection, job: NewJob, *, run_id: str, worker_id: 
         },
     ).fetchone()
     assert row is not None
-    return _job(row)
+    added = _job(row)
+    _announce(connection, added.site_id, added.id, added.status)
+    return added
 
 
 def wake_workers(connection: Connection) -> None:
@@ -204,15 +219,20 @@ def count_duplicate(connection: Connection, job_id: int, etl_run_id: str | None)
 
 
 def supersede_past(connection: Connection, site_id: int, business_date: date) -> int:
-    """Completes pending finished-load jobs of business dates before `business_date`; returns how many."""
-    return connection.execute(named_queries("trigger_jobs")["supersede"], {"site_id": site_id, "business_date": business_date}).rowcount
+    """Completes pending live finished-load jobs of business dates before `business_date`; returns how many."""
+    rows = connection.execute(named_queries("trigger_jobs")["supersede"], {"site_id": site_id, "business_date": business_date}).fetchall()
+    for row in rows:
+        _announce(connection, site_id, row["id"], JobStatus.COMPLETED)
+    return len(rows)
 
 
-def claim_dws_job(connection: Connection, site_id: int, *, run_id: str, worker_id: UUID, lease: timedelta) -> TriggerJob | None:
+def claim_dws_job(
+    connection: Connection, site_id: int, *, run_id: str, worker_id: UUID, lease: timedelta, only_live: bool = False
+) -> TriggerJob | None:
     """Claims the site's next pending finished-load job for a run; None when there is none that may start now."""
     row = connection.execute(
         named_queries("trigger_jobs")["claim_of_site"],
-        {"site_id": site_id, "run_id": run_id, "worker_id": worker_id, "lease": lease},
+        {"site_id": site_id, "run_id": run_id, "worker_id": worker_id, "lease": lease, "only_live": only_live},
     ).fetchone()
     if row is None:
         return None
@@ -331,6 +351,15 @@ def batch_shares(connection: Connection, batch_id: UUID) -> list[BatchShare]:
     return [BatchShare(**{**row, "status": JobStatus(row["status"])}) for row in rows]
 
 
+def cancel_of_batch(connection: Connection, batch_id: UUID, reason: str) -> int:
+    """Ends the waiting jobs of a batch as `failed`, with this reason; returns how many. What runs is left alone."""
+    rows = connection.execute(named_queries("trigger_jobs")["cancel_of_batch"], {"batch_id": batch_id, "reason": reason}).fetchall()
+    live_events.publish_all(
+        connection, "job_updated", [(row["site_id"], {"trigger_job_id": row["id"], "status": JobStatus.FAILED.value}) for row in rows]
+    )
+    return len(rows)
+
+
 def newest(
     connection: Connection,
     *,
@@ -364,10 +393,17 @@ def finish(connection: Connection, job: TriggerJob, status: JobStatus, error_mes
 
 
 def finish_covered(connection: Connection, job: TriggerJob, data_read_at: datetime) -> list[int]:
-    """Completes the site's waiting finished-load jobs that asked before `data_read_at`: the completed `job` did their work too."""
+    """Completes the site's waiting finished-load jobs that asked before `data_read_at`, in the same context: the completed `job` did their work too."""
     rows = connection.execute(
         named_queries("trigger_jobs")["finish_covered"],
-        {"job_id": job.id, "site_id": job.site_id, "run_id": job.run_id, "data_read_at": data_read_at},
+        {
+            "job_id": job.id,
+            "site_id": job.site_id,
+            "run_id": job.run_id,
+            "data_read_at": data_read_at,
+            "runtime_mode": job.runtime_mode,
+            "sandbox_date": job.sandbox_date,
+        },
     ).fetchall()
     for row in rows:
         _announce(connection, job.site_id, row["id"], JobStatus.COMPLETED)
@@ -427,6 +463,12 @@ def record_progress(connection: Connection, job: TriggerJob, progress: dict[str,
         {"job_id": job.id, "fencing_token": job.fencing_token, "progress": Jsonb(progress)},
     )
     return recorded.rowcount == 1
+
+
+def tell_prewarm_progress(connection: Connection, job: TriggerJob, progress: dict[str, int]) -> None:
+    """Says how far a site's prewarm is; the truth is in the job's row."""
+    told = {name: progress[name] for name in ("total", "done", "reused", "failed")}
+    live_events.publish(connection, "prewarm_progress", job.site_id, {"trigger_job_id": job.id, **told})
 
 
 def sites_wanting_a_run(connection: Connection) -> list[int]:
@@ -497,10 +539,11 @@ def runs_left_by_their_job(connection: Connection, run_ids: Iterable[str], lease
     return {row["run_id"] for row in rows}
 
 
-def prewarmed_sites(connection: Connection, site_ids: Iterable[int], business_date: date) -> set[int]:
-    """Those of the sites that have a finished-load job of that date which is pending, running or completed."""
+def prewarmed_sites(connection: Connection, site_ids: Iterable[int], business_date: date, mode: RuntimeMode = RuntimeMode.LIVE) -> set[int]:
+    """Those of the sites that have a finished-load job of that date and mode which is pending, running or completed."""
     rows = connection.execute(
-        named_queries("trigger_jobs")["prewarmed_sites"], {"site_ids": list(site_ids), "business_date": business_date}
+        named_queries("trigger_jobs")["prewarmed_sites"],
+        {"site_ids": list(site_ids), "business_date": business_date, "mode": mode.value},
     )
     return {row["site_id"] for row in rows}
 
@@ -511,6 +554,7 @@ def _announce(connection: Connection, site_id: int, job_id: int, status: JobStat
 
 def _job(row: dict[str, Any]) -> TriggerJob:
     columns = {name: row[name] for name in TriggerJob.__slots__}
-    columns["status"] = JobStatus(row["status"])
+    # The old dispatcher's rows may have none, or one that we do not know: to us such a job is over.
+    columns["status"] = JobStatus(row["status"]) if row["status"] in set(JobStatus) else JobStatus.FAILED
     columns["payload"] = row["payload"] or {}
     return TriggerJob(**columns)

@@ -52,6 +52,34 @@ def trigger_for_event(connection: Connection, event_name: str) -> Trigger | None
     return _trigger(row) if row else None
 
 
+def all_triggers(connection: Connection) -> list[Trigger]:
+    """Those that start work of ours; other systems' rows of the table are left out."""
+    job_types = [*EventName, PREWARM_JOB_TYPE]
+    return [_trigger(row) for row in connection.execute(named_queries("triggers")["all"], {"job_types": job_types})]
+
+
+def get_locked(connection: Connection, trigger_id: int) -> Trigger | None:
+    """One of ours (other systems keep theirs in the table too); nobody else decides about it until the transaction ends."""
+    job_types = [*EventName, PREWARM_JOB_TYPE]
+    row = connection.execute(named_queries("triggers")["get_locked"], {"trigger_id": trigger_id, "job_types": job_types}).fetchone()
+    return _trigger(row) if row else None
+
+
+def change(
+    connection: Connection,
+    trigger: Trigger,
+    *,
+    status: str | None = None,
+    description: str | None = None,
+    cron_expression: str | None = None,
+) -> None:
+    """What is None stays as it is; of the config, everything but the expression."""
+    connection.execute(
+        named_queries("triggers")["change"],
+        {"trigger_id": trigger.id, "status": status, "description": description, "cron_expression": cron_expression},
+    )
+
+
 def cron_triggers(connection: Connection, job_type: str) -> list[Trigger]:
     """The cron rows of a job type, locked until the transaction ends so that two schedulers never fire one of them twice."""
     return [_trigger(row) for row in connection.execute(named_queries("triggers")["of_job_type"], {"job_type": job_type})]

@@ -8,14 +8,14 @@ consistent snapshot. Invariant: amounts and hours never pass through floating po
 import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, NoReturn, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
 
-from zqyy_ai.domain.business_clock import SHANGHAI
+from zqyy_ai.domain.business_clock import MIDNIGHT, SHANGHAI
 from zqyy_ai.domain.errors import SourceContractError
 from zqyy_ai.domain.members import (
     MOST_VISITS,
@@ -30,6 +30,7 @@ from zqyy_ai.domain.members import (
     VisitItem,
     VisitTable,
 )
+from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext
 from zqyy_ai.domain.windows import BASE_AREAS
 from zqyy_ai.store.queries import named_queries
 from zqyy_ai.warehouse.source_errors import source_errors
@@ -42,13 +43,24 @@ _GENDERS = ("男", "女")
 _AREAS = frozenset(area.value for area in BASE_AREAS)
 
 
-def load_member(connection: psycopg.Connection[Any], site_id: int, site_name: str, member_id: int) -> MemberData:
+def load_member(
+    connection: psycopg.Connection[Any],
+    site_id: int,
+    site_name: str,
+    member_id: int,
+    *,
+    context: RuntimeContext = LIVE,
+    cutoff: time = MIDNIGHT,
+) -> MemberData:
     """What one member's prompts are made of; `member` is None where the warehouse does not know the id.
 
+    In a sandbox only what was there at the end of its business date (the site's day turns at `cutoff`), as far as the views tell: rows of later
+    moments are left out, and so are figures of the present (balance, points) and deadlines yet to come. What a row was before, no view tells.
     An assistant whom `ai_source.assistants` does not have is missing in `assistants`. Moments are in Shanghai's time. Raises
     SourceContractError when a view can't be read as docs/warehouse.md has it, and for a row that breaks it, naming the row.
     """
-    parameters = {"site_id": site_id, "member_id": member_id, "days": VISIT_DAYS, "most_visits": MOST_VISITS}
+    parameters: dict[str, Any] = {"site_id": site_id, "member_id": member_id, "days": VISIT_DAYS, "most_visits": MOST_VISITS}
+    parameters |= {"last_day": context.sandbox_date, "until": context.until(cutoff)}
     text: str = _read(connection, "member_data", parameters)[0][0]
     found = json.loads(text, parse_float=Decimal)
 

@@ -5,7 +5,7 @@ Each engine stands for a process of its own. The clocks are the real ones: what 
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -21,6 +21,7 @@ from zqyy_ai.domain.business_clock import SystemClock
 from zqyy_ai.domain.events import EventName
 from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext
 from zqyy_ai.engine.assembly import Engine, build_engine
+from zqyy_ai.engine.chain_pool import Outcome
 from zqyy_ai.engine.event_run import EventRun
 from zqyy_ai.engine.intake import IntakeCount, take_in
 from zqyy_ai.engine.member_chain import StepOutcome
@@ -102,7 +103,8 @@ class OpenRun:
     def _take(self) -> None:
         try:
             for outcome in EventRun(self.engine, self.run_id).outcomes():
-                self.outcomes.append(outcome)
+                if isinstance(outcome, StepOutcome):
+                    self.outcomes.append(outcome)
         except BaseException as failure:
             self.failure = failure
 
@@ -128,7 +130,11 @@ class MemberBench:
         return build_engine(settings_for(self.database, self.emulator, **app_ids, **(quick | environment)))
 
     def drain(self, engine: Engine | None = None, run_id: str = "run-1", **environment: str) -> list[StepOutcome]:
-        """A run that takes all that waits, and closes as soon as nothing does."""
+        """A run that takes all that waits, and closes as soon as nothing does; the steps of members' chains."""
+        return [outcome for outcome in self.drain_all(engine, run_id, **environment) if isinstance(outcome, StepOutcome)]
+
+    def drain_all(self, engine: Engine | None = None, run_id: str = "run-1", **environment: str) -> list[Outcome]:
+        """The same with the windows that jobs asked for."""
         with self.woken_often():
             return list(EventRun(engine or self.engine(**environment), run_id).outcomes())
 
@@ -217,6 +223,16 @@ class MemberBench:
     def assistants(self, site_id: int = SITE) -> list[int]:
         return self._ids("SELECT assistant_id AS id FROM ai_source.assistants WHERE site_id = %s AND is_active ORDER BY 1", site_id)
 
+    def bring_finance_up_to_date(self) -> None:
+        """The demo's sixty days of finance once more, up to today: the present windows have something to ask about."""
+        self.connection.execute(
+            "WITH shift AS (SELECT (now() AT TIME ZONE 'Asia/Shanghai')::date - %(until)s::date AS days), moved AS ("
+            " INSERT INTO demo_dws.area_daily SELECT (jsonb_populate_record(daily, jsonb_build_object('business_date', business_date + days))).*"
+            " FROM demo_dws.area_daily AS daily, shift ON CONFLICT DO NOTHING)"
+            " UPDATE demo_dws.etl_runs SET loaded_through = loaded_through + days FROM shift",
+            {"until": UNTIL},
+        )
+
     def add_visit(self, member_id: int, paid_cny: int = 4321) -> None:
         """The member came once more, after all visits of the demo: every prompt about visits changes."""
         self.connection.execute(
@@ -297,12 +313,12 @@ def app_id(app: AppType) -> str:
     return f"id-{app.value}"
 
 
-def told(outcomes: list[StepOutcome]) -> list[tuple[str, StepStatus]]:
+def told(outcomes: Sequence[Outcome]) -> list[tuple[str, StepStatus]]:
     """Each step's short name (`app3`) and how it ended."""
     return [(outcome.step.app_type.value.partition("_")[0], outcome.result.status) for outcome in outcomes]
 
 
-def names(outcomes: list[StepOutcome]) -> list[str]:
+def names(outcomes: Sequence[Outcome]) -> list[str]:
     return [name for name, _ in told(outcomes)]
 
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from zqyy_ai.domain.errors import SourceContractError
 from zqyy_ai.engine.assembly import Engine
-from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool
+from zqyy_ai.engine.chain_pool import ChainEnded, ChainPool, Outcome
 from zqyy_ai.engine.member_chain import CHAIN_CLAIM, MemberChain, StepOutcome, work_of_job
 from zqyy_ai.store import sites, step_claims, trigger_jobs
 from zqyy_ai_tests.engine.member_bench import OTHER_SITE, SITE, MemberBench
@@ -48,8 +48,8 @@ def pool_of(engine: Engine, threads: int = 1) -> Iterator[ChainPool]:
             chain.end()
 
 
-def taken_until_all_ended(pool: ChainPool) -> list[StepOutcome | ChainEnded]:
-    taken: list[StepOutcome | ChainEnded] = []
+def taken_until_all_ended(pool: ChainPool) -> list[Outcome | ChainEnded]:
+    taken: list[Outcome | ChainEnded] = []
     while pool.open_chains:
         one = pool.take(10.0)
         assert one is not None
@@ -60,7 +60,7 @@ def taken_until_all_ended(pool: ChainPool) -> list[StepOutcome | ChainEnded]:
     return taken
 
 
-def order(taken: list[StepOutcome | ChainEnded]) -> list[int]:
+def order(taken: list[Outcome | ChainEnded]) -> list[int]:
     """The member of each step."""
     return [one.member_id for one in taken if isinstance(one, StepOutcome)]
 

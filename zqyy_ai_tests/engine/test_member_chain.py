@@ -273,6 +273,7 @@ def ask_outside_the_chains(bench: MemberBench, member_id: int, *apps: AppType, *
             dedup_key=dedup_key(EventType.BACKFILL, SITE, member_id, chain_text(apps), business_date, LIVE.mode.value),
             app_chain=chain_text(apps),
             payload={"apps": [app.value for app in apps], **payload},
+            context=LIVE,
             is_forced=True,
         ),
     )

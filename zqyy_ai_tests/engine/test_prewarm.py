@@ -188,6 +188,10 @@ def test_a_finished_load_fills_all_72_windows_with_a_call_each(prewarmed: int, c
     tokens = sum(log["tokens_used"] for log in logs(connection))
     assert job.progress == {"total": 72, "done": 72, "reused": 0, "failed": 0, "calls": 72, "tokens": tokens}
     assert held_rows(connection) == 0
+    told = connection.execute("SELECT * FROM biz.ai_live_events WHERE event_type = 'prewarm_progress' ORDER BY id").fetchall()
+    assert told[-1]["payload"] == {"trigger_job_id": prewarmed, "total": 72, "done": 72, "reused": 0, "failed": 0}
+    # The last one comes with the end, whenever the one before it came.
+    assert all((later["created_at"] - one["created_at"]).total_seconds() > 0.9 for one, later in itertools.pairwise(told[:-1]))
 
 
 def test_later_loads_of_equal_data_call_for_none_and_one_run_does_the_work_of_all_that_waited(

@@ -6,6 +6,7 @@ import pytest
 from zqyy_ai.domain.business_clock import MIDNIGHT
 from zqyy_ai.domain.events import EventType
 from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.engine.recovery import Recovered, recover_cancelled_run, recover_dead_run, recover_lost_leases
 from zqyy_ai.guards.budget import BudgetGuard, BudgetPolicy, Reservation
 from zqyy_ai.store import run_logs, step_claims, trigger_jobs
@@ -22,7 +23,9 @@ TODAY = date(2025, 6, 18)
 def work_of_a_worker(connection: Connection, *, lease: timedelta, run_id: str = "run-1", site_id: int = 1001) -> tuple[UUID, TriggerJob]:
     """All that a worker can hold in the middle of a prewarm: a job, two claims, a slot, a sent reservation and one that is not, a log."""
     worker_id = uuid4()
-    job_id = trigger_jobs.add(connection, NewJob(EventType.DWS_COMPLETED, site_id, TODAY, f"dws_completed|{site_id}|-|x|live", "app2", {}))
+    job_id = trigger_jobs.add(
+        connection, NewJob(EventType.DWS_COMPLETED, site_id, TODAY, f"dws_completed|{site_id}|-|x|live", "app2", {}, LIVE)
+    )
     job = trigger_jobs.claim_dws_job(connection, site_id, run_id=run_id, worker_id=worker_id, lease=lease)
     assert job is not None
     assert job.id == job_id
@@ -107,7 +110,7 @@ def test_a_job_that_was_lost_too_often_is_dead_with_a_critical_alert(database: D
 
 
 def test_the_job_of_a_persons_run_that_died_has_failed_for_nobody_else_would_take_it(database: Database, connection: Connection) -> None:
-    new = NewJob(EventType.RUN_APP, 1001, TODAY, "run_app|1001|this_month__all|x|live", "app2", {}, is_forced=True)
+    new = NewJob(EventType.RUN_APP, 1001, TODAY, "run_app|1001|this_month__all|x|live", "app2", {}, LIVE, is_forced=True)
     trigger_jobs.add_running(connection, new, run_id="run-1", worker_id=uuid4(), lease=ALIVE)
     assert recover_dead_run(database, BUDGET, "run-1", max_attempts=3) == Recovered(jobs_ended=1, lost_run_ids=("run-1",))
     [row] = jobs(connection)

@@ -298,6 +298,24 @@ def test_rates_that_are_booked_ahead_stay(database: Database, connection: Connec
 # How it goes about it
 
 
+def test_batches_go_when_they_are_old_and_none_of_their_jobs_is_left(database: Database, connection: Connection) -> None:
+    for days, has_job in ((200, False), (200, True), (10, False)):
+        row = connection.execute(
+            "INSERT INTO biz.ai_batches (id, site_id, selection, digest, calls_by_app, estimated_tokens, estimated_cny, estimated_minutes,"
+            " created_by, created_at, expires_at) VALUES (gen_random_uuid(), 1001, '{}', '', '{}', 0, 0, 0, '值班',"
+            " now() - make_interval(days => %s), now()) RETURNING id",
+            [days],
+        ).fetchone()
+        assert row is not None
+        if has_job:
+            connection.execute(
+                "INSERT INTO biz.ai_trigger_jobs (event_type, site_id, status, batch_id) VALUES ('batch_run', 1001, 'pending', %s)",
+                [row["id"]],
+            )
+    assert clean(database)["batches"].done == 1
+    assert len(connection.execute("SELECT FROM biz.ai_batches").fetchall()) == 2
+
+
 def test_event_runs_go_when_they_are_old_and_over_closed_or_not(database: Database, connection: Connection) -> None:
     for run_id, age, lease_age, closed in (
         ("closed", days(181), days(181), True),
@@ -345,6 +363,16 @@ def fill(connection: Connection) -> None:
         "INSERT INTO biz.ai_budget_windows (scope, kind, starts_on) SELECT 'chain', 'day', %s::date - g * 10 FROM generate_series(0, 99) g",
         [NOW],
     )
+    connection.execute(
+        "INSERT INTO biz.ai_run_log_days SELECT %s::date - g * 10, CASE WHEN g %% 3 > 0 THEN 1001 END, 'app3_clue', 'event', 'success', '', 1, 2, 1, 1, 3"
+        " FROM generate_series(0, 99) g",
+        [NOW],
+    )
+    connection.execute(
+        "INSERT INTO biz.ai_sandbox_answers (cache_type, site_id, target_id, sandbox_date, result_json, created_at)"
+        " SELECT 'app3_clue', 1001, g, '2025-01-31', '{}', %s - g * interval '5 days' FROM generate_series(0, 99) g",
+        [NOW],
+    )
     connection.execute("INSERT INTO biz.ai_rate_limits SELECT g::text, %s - g * interval '1 hour' FROM generate_series(0, 99) g", [NOW])
     connection.execute(
         "INSERT INTO biz.ai_event_runs SELECT g::text, gen_random_uuid(), opened_at, opened_at + interval '1 minute',"
@@ -358,7 +386,19 @@ FEW = load_settings({"ZQYY_CACHE_ROWS_PER_TYPE_AND_SITE": "50"})
 
 
 def content(connection: Connection) -> dict[str, int]:
-    tables = ("cache", "run_logs", "live_events", "trigger_jobs", "events", "seen_etl_runs", "budget_windows", "rate_limits", "event_runs")
+    tables = (
+        "cache",
+        "run_logs",
+        "run_log_days",
+        "live_events",
+        "trigger_jobs",
+        "events",
+        "seen_etl_runs",
+        "budget_windows",
+        "rate_limits",
+        "event_runs",
+        "sandbox_answers",
+    )
     return {
         table: connection.execute(f"SELECT sum(hashtext(t::text)::bigint) AS picture FROM biz.ai_{table} t".encode()).fetchone()["picture"]  # type: ignore[index]
         for table in tables
@@ -374,7 +414,7 @@ def test_a_dry_run_changes_nothing_and_counts_what_a_run_then_does(database: Dat
     done = clean(database, FEW, batch_rows=7)
 
     assert {name: outcome.done for name, outcome in done.items()} == announced
-    assert all(announced[name] for name in announced if name not in {"alerts", "alert_deliveries"})
+    assert all(announced[name] for name in announced if name not in {"alerts", "alert_deliveries", "batches"})
     assert set(counted(database, FEW).values()) == {0}
 
 
@@ -538,11 +578,16 @@ def test_old_rows_are_found_by_an_index(database: Database, connection: Connecti
             "cache_type, site_id, target_id, result_json, created_at",
             "'t', g / 900, g, '{}', %(now)s - g * interval '1 minute'",
         ),
+        (
+            "ai_sandbox_answers",
+            "cache_type, site_id, target_id, sandbox_date, result_json, created_at",
+            "'t', g / 900, g, '2025-01-31', '{}', %(now)s - g * interval '10 minutes'",
+        ),
     ]:
         connection.execute(f"INSERT INTO biz.{table} ({columns}) SELECT {values} FROM generate_series(0, 29999) g".encode(), {"now": NOW})
         connection.execute(f"ANALYZE biz.{table}".encode())
     plans = {}
-    small = {"rate_limits", "alerts", "alert_deliveries", "seen_etl_runs", "budget_windows", "event_runs"}
+    small = {"rate_limits", "alerts", "alert_deliveries", "seen_etl_runs", "budget_windows", "event_runs", "batches"}
     for rule in rules(SETTINGS, NOW):
         if rule.name in small:
             continue
@@ -550,11 +595,11 @@ def test_old_rows_are_found_by_an_index(database: Database, connection: Connecti
         statement = b"EXPLAIN " + rule.disposal.statement(rule.disposal.pick)
         plans[rule.name] = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement, parameters))
 
-    assert len(plans) == 7
+    assert len(plans) == 9
     read_through = {
         name: plan
         for name, plan in plans.items()
-        if any(f"Seq Scan on ai_{table}" in plan for table in ("cache", "run_logs", "live_events"))
+        if any(f"Seq Scan on ai_{table}" in plan for table in ("cache", "run_logs", "live_events", "sandbox_answers"))
     }
     assert read_through == {}
     assert "ai_trigger_jobs_finished_idx" in plans["trigger_jobs"]

@@ -24,6 +24,7 @@ JOB = TriggerJob(
     is_own_run=False,
     priority=0,
     retry_of=None,
+    batch_id=None,
     business_date=NOW.date(),
     dedup_key="consumption|1001|7|-|2026-04-20|live",
     attempt=1,

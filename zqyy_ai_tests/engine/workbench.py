@@ -13,6 +13,7 @@ from zqyy_ai.devkit.emulator import RunningEmulator
 from zqyy_ai.domain.answers import FinanceAnswer
 from zqyy_ai.domain.apps import finance_app_of
 from zqyy_ai.domain.business_clock import MIDNIGHT, SHANGHAI, HandClock
+from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.domain.windows import WindowKey
 from zqyy_ai.engine.assembly import Engine, build_engine
 from zqyy_ai.engine.step import StepRequest
@@ -101,6 +102,7 @@ def request(target_id: str = TARGET, *, net_revenue_cny: int = 100, **more: Any)
         "target_id": target_id,
         "answer_model": FinanceAnswer,
         "business_date": TODAY,
+        "context": LIVE,
         "references": {"source": "ai_source.finance_daily"},
         "triggered_by": "dws_completed",
         "trigger_type": "event",

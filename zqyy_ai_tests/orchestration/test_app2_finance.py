@@ -7,14 +7,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import pytest
 
 from zqyy_ai.definitions import defs
+from zqyy_ai.domain.business_clock import SystemClock
+from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext, RuntimeMode
 from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey
+from zqyy_ai.engine.intake import take_in
 from zqyy_ai.orchestration.partitions import finance_key, range_of_site
+from zqyy_ai.orchestration.tags import ASKED_BY_TAG, SENSOR
+from zqyy_ai.store import events, runtime_contexts
 from zqyy_ai_tests.orchestration.conftest import Stage, emulator_counts, plan_faults, rows
 
 SITE = 1001
@@ -24,11 +30,17 @@ LAST_MONTH_KTV = '"区域":"KTV","时间维度":"上月"'
 LAST_WEEK_KTV = '"区域":"KTV","时间维度":"上周"'
 
 
-def run_site(stage: Stage, *, site_id: int = SITE, run_config: dict[str, Any] | None = None) -> dg.ExecuteInProcessResult:
+def run_site(
+    stage: Stage, *, site_id: int = SITE, run_config: dict[str, Any] | None = None, asked_by_sensor: bool = False
+) -> dg.ExecuteInProcessResult:
     first, last = range_of_site(site_id)
     return defs.resolve_job_def("prewarm_site").execute_in_process(
         instance=stage.instance,
-        tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+        tags={
+            "dagster/asset_partition_range_start": first,
+            "dagster/asset_partition_range_end": last,
+            **({ASKED_BY_TAG: SENSOR} if asked_by_sensor else {}),
+        },
         run_config=run_config,
         raise_on_error=False,
     )
@@ -61,6 +73,26 @@ def test_one_run_materialises_every_window_of_a_site_and_no_other(stage: Stage) 
     assert {row["target_id"] for row in cached} == {str(window) for window in WINDOW_KEYS}
     assert {(row["site_id"], row["status"]) for row in cached} == {(SITE, "valid")}
     assert Counter(row["cache_type"] for row in cached) == {"app2_finance": 8, "app2a_finance_area": 64}
+
+
+def test_a_sandboxs_prewarm_materialises_nothing_and_is_judged_by_no_check(stage: Stage) -> None:
+    day = stage.business_date - timedelta(days=30)
+    with stage.database.transaction() as connection:
+        runtime_contexts.put(connection, SITE, RuntimeContext(RuntimeMode.SANDBOX, day), "小李")
+        events.fire(connection, "ai_dws_completed", {"site_id": SITE})
+    take_in(stage.database, SystemClock(), LIVE)
+
+    refused = run_site(stage)
+    assert not refused.success
+    assert rows(stage, "SELECT status FROM biz.ai_trigger_jobs") == [{"status": "pending"}]
+
+    result = run_site(stage, asked_by_sensor=True)
+    assert result.success
+    assert materialised(result) == set()
+    assert result.get_asset_check_evaluations() == []
+    assert rows(stage, "SELECT * FROM biz.ai_cache") == []
+    assert rows(stage, "SELECT count(*) AS n, min(sandbox_date) AS day FROM biz.ai_sandbox_answers") == [{"n": 72, "day": day}]
+    assert rows(stage, "SELECT status FROM biz.ai_trigger_jobs") == [{"status": "completed"}]
 
 
 def test_a_materialisation_tells_the_operator_what_it_cost_and_when_it_expires(stage: Stage) -> None:

@@ -1,6 +1,7 @@
 """App3-App8 in Dagster: what a person starts on partitions, and what the run that takes events tells of them. Real runs throughout."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -12,11 +13,13 @@ from dagster._core.event_api import PartitionKeyFilter
 from zqyy_ai.definitions import defs
 from zqyy_ai.domain.apps import AppType
 from zqyy_ai.domain.events import MEMBER_APPS
-from zqyy_ai.engine.member_requests import plan_backfill, request_app, request_backfill
+from zqyy_ai.domain.runtime_context import RuntimeContext, RuntimeMode
+from zqyy_ai.domain.windows import WindowKey
+from zqyy_ai.engine.member_requests import add_window_job, plan_backfill, request_app, request_backfill
 from zqyy_ai.orchestration.member_answers import CHECK_NAME
-from zqyy_ai.orchestration.partitions import MEMBER_PARTITIONS_NAME, member_key
+from zqyy_ai.orchestration.partitions import MEMBER_PARTITIONS_NAME, finance_key, member_key
 from zqyy_ai.settings import load_settings
-from zqyy_ai.store import event_runs, events
+from zqyy_ai.store import event_runs, events, runtime_contexts
 from zqyy_ai_tests.orchestration.conftest import SITES, Stage, emulator_counts, plan_faults, rows
 
 SITE, OTHER_SITE = SITES
@@ -329,6 +332,28 @@ def test_a_row_of_another_writer_that_cannot_be_shown_stops_no_run(stage: Stage,
     assert {status for _, _, status in jobs(stage)} == {"completed"}
 
 
+def test_a_sandboxs_answers_are_not_told_to_dagster_and_those_of_other_sites_in_the_same_run_are(stage: Stage) -> None:
+    [one, *_], [elsewhere, *_] = members(stage), members(stage, OTHER_SITE)
+    day = stage.business_date - timedelta(days=2)
+    with stage.database.transaction() as connection:
+        runtime_contexts.put(connection, SITE, RuntimeContext(RuntimeMode.SANDBOX, day), "小李")
+    fire(stage, "ai_consumption_settled", one)
+    fire(stage, "ai_consumption_settled", elsewhere, site_id=OTHER_SITE)
+    make_partitions(stage, member_key(SITE, one))
+
+    result = take_events(stage)
+
+    assert result.success
+    assert {partition for _, partition in materialised(result)} == {member_key(OTHER_SITE, elsewhere)}
+    assert {partition for _, partition in judged(result, passed=False)} == set()
+    assert {row["site_id"] for row in rows(stage, "SELECT site_id FROM biz.ai_cache")} == {OTHER_SITE}
+    assert {row["site_id"] for row in rows(stage, "SELECT site_id FROM biz.ai_sandbox_answers")} == {SITE}
+
+    refused = run_one(stage, member_key(SITE, one))
+    assert not refused.success
+    assert materialised(refused) == set()
+
+
 def test_new_members_become_partitions_on_their_first_event(stage: Stage) -> None:
     known, new, *_ = members(stage)
     make_partitions(stage, member_key(SITE, known))
@@ -395,6 +420,21 @@ def test_a_job_that_a_person_asked_for_is_taken_by_the_same_run(stage: Stage) ->
 
     assert materialised(result) == {("app7_customer", key)}
     assert jobs(stage) == [("run_app", member, "completed")]
+
+
+def test_a_finance_window_that_a_person_asked_for_is_taken_by_the_same_run(stage: Stage) -> None:
+    window = WindowKey.parse("last_month__all")
+    key = finance_key(SITE, window)
+    with stage.database.transaction() as connection:
+        add_window_job(connection, window, SITE, source="api")
+
+    result = take_events(stage)
+
+    assert result.success
+    assert materialised(result) == {("app2_finance", key)}
+    told = {(evaluation.check_name, evaluation.partition, evaluation.passed) for evaluation in result.get_asset_check_evaluations()}
+    assert {("answer_validates", key, True), ("not_stale", key, True)} <= told
+    assert [(kind, status) for kind, _, status in jobs(stage)] == [("run_app", "completed")]
 
 
 def test_an_event_run_that_finds_nothing_opens_closes_and_is_good(stage: Stage) -> None:

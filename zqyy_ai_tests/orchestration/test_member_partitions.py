@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from zqyy_ai.domain.events import EventType
+from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.orchestration import sensors
 from zqyy_ai.orchestration.member_partitions import MembersSynced, sync_members
 from zqyy_ai.orchestration.partitions import MEMBER_PARTITIONS_NAME, member_key, parse_member_key
@@ -40,7 +41,7 @@ def days_ago(stage: Stage, days: int) -> date:
 
 
 def add_job(stage: Stage, member_id: int, *, days_ago: int = 0, site_id: int = SITE) -> None:
-    job = NewJob(EventType.CONSUMPTION, site_id, stage.business_date, f"consumption|{member_id}", "app3", {}, member_id=member_id)
+    job = NewJob(EventType.CONSUMPTION, site_id, stage.business_date, f"consumption|{member_id}", "app3", {}, LIVE, member_id=member_id)
     with stage.database.autocommit() as connection:
         job_id = trigger_jobs.add(connection, job)
         connection.execute(

@@ -174,7 +174,20 @@ def test_the_result_is_a_table_with_a_row_for_each_kind(stage: Stage) -> None:
     table = table_of(run_job(stage))
 
     assert table["实时事件"]["已删除"] == 3
-    assert len(table) == 13
+    assert len(table) == 16
+
+
+def test_what_is_deleted_is_in_the_sums_before(stage: Stage) -> None:
+    with stage.database.autocommit() as connection:
+        connection.execute(
+            "INSERT INTO biz.ai_run_logs (site_id, app_type, status, created_at) VALUES (1001, 'app3_clue', 'success', now() - interval '500 days')"
+        )
+
+    run_job(stage)
+
+    with stage.database.autocommit() as connection:
+        assert connection.execute("SELECT FROM biz.ai_run_logs").fetchall() == []
+        assert connection.execute("SELECT app_type, logs FROM biz.ai_run_log_totals").fetchall() == [{"app_type": "app3_clue", "logs": 1}]
 
 
 def test_a_failure_is_red_leaves_dagsters_part_done_and_raises_an_alert_that_the_next_good_run_resolves(stage: Stage) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from zqyy_ai.domain.events import EventType
 from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.store import run_logs, step_claims, trigger_jobs
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.queries import named_queries
@@ -30,7 +31,7 @@ def three_sites(connection: Connection) -> None:
 
 def member_job(site_id: int, member_id: int, *, event_type: EventType = EventType.CONSUMPTION, **more: Any) -> NewJob:
     key = f"{event_type.value}|{site_id}|{member_id}|-|{TODAY}|live"
-    return NewJob(event_type, site_id, TODAY, key, "app3→app8→app7", {"site_id": site_id}, member_id=member_id, **more)
+    return NewJob(event_type, site_id, TODAY, key, "app3→app8→app7", {"site_id": site_id}, LIVE, member_id=member_id, **more)
 
 
 def add(connection: Connection, site_id: int, *members: int, **more: Any) -> list[int]:

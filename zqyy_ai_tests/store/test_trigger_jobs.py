@@ -8,6 +8,7 @@ from psycopg import sql
 
 from zqyy_ai.domain.events import EventType
 from zqyy_ai.domain.jobs import JobStatus
+from zqyy_ai.domain.runtime_context import LIVE
 from zqyy_ai.store import leases, trigger_jobs
 from zqyy_ai.store.database import Connection, Database, database_now
 from zqyy_ai.store.events import WORK_CHANNEL
@@ -26,11 +27,11 @@ def two_sites(connection: Connection) -> None:
 
 def dws_job(*, site_id: int = SITE, business_date: date = TODAY, mode: str = "live", **more: Any) -> NewJob:
     key = f"dws_completed|{site_id}|-|{business_date}|{mode}"
-    return NewJob(EventType.DWS_COMPLETED, site_id, business_date, key, "app2", {"site_id": site_id}, **more)
+    return NewJob(EventType.DWS_COMPLETED, site_id, business_date, key, "app2", {"site_id": site_id}, LIVE, **more)
 
 
 def regenerating_job() -> NewJob:
-    return NewJob(EventType.DWS_COMPLETED, SITE, TODAY, f"dws_completed|{SITE}|-|{TODAY}|live", "app2", {"regenerate": True})
+    return NewJob(EventType.DWS_COMPLETED, SITE, TODAY, f"dws_completed|{SITE}|-|{TODAY}|live", "app2", {"regenerate": True}, LIVE)
 
 
 def claim(
@@ -66,7 +67,7 @@ def test_a_job_waits_until_a_run_claims_it(connection: Connection) -> None:
 
 def test_jobs_of_other_sites_and_other_types_are_not_claimed(connection: Connection) -> None:
     trigger_jobs.add(connection, dws_job(site_id=1002))
-    trigger_jobs.add(connection, NewJob(EventType.RUN_APP, SITE, TODAY, "run_app", "app2", {}))
+    trigger_jobs.add(connection, NewJob(EventType.RUN_APP, SITE, TODAY, "run_app", "app2", {}, LIVE))
     assert claim(connection) is None
 
 
@@ -266,7 +267,7 @@ def test_a_whole_run_finishes_the_jobs_that_waited_before_it_read_the_data(conne
 
 
 def test_the_job_of_a_persons_run_is_running_from_the_start(connection: Connection) -> None:
-    new = NewJob(EventType.RUN_APP, SITE, TODAY, "run_app|1001", "app2", {"targets": ["this_month__all"]}, is_forced=True)
+    new = NewJob(EventType.RUN_APP, SITE, TODAY, "run_app|1001", "app2", {"targets": ["this_month__all"]}, LIVE, is_forced=True)
     job = trigger_jobs.add_running(connection, new, run_id="run-1", worker_id=WORKER, lease=MINUTE)
     assert (job.status, job.attempt, job.is_forced, job.event_type) == (JobStatus.RUNNING, 1, True, "run_app")
     assert trigger_jobs.sites_wanting_a_run(connection) == []
@@ -279,6 +280,18 @@ def test_every_step_of_a_job_is_told_to_those_who_watch(connection: Connection) 
     trigger_jobs.finish(connection, job, JobStatus.COMPLETED)
     told = connection.execute("SELECT payload FROM biz.ai_live_events WHERE event_type = 'job_updated' ORDER BY id").fetchall()
     assert [row["payload"]["status"] for row in told] == ["pending", "running", "completed"]
+
+
+def test_a_persons_own_run_and_a_job_of_yesterday_are_told_too(connection: Connection) -> None:
+    own = trigger_jobs.add_running(connection, dws_job(), run_id="run-1", worker_id=WORKER, lease=MINUTE)
+    of_yesterday = trigger_jobs.add(connection, dws_job(business_date=YESTERDAY))
+    assert trigger_jobs.supersede_past(connection, SITE, TODAY) == 1
+    told = connection.execute("SELECT payload FROM biz.ai_live_events WHERE event_type = 'job_updated' ORDER BY id").fetchall()
+    assert [(row["payload"]["trigger_job_id"], row["payload"]["status"]) for row in told] == [
+        (own.id, "running"),
+        (of_yesterday, "pending"),
+        (of_yesterday, "completed"),
+    ]
 
 
 def test_a_new_job_and_one_that_waits_again_wake_those_who_wait_for_work(database: Database, connection: Connection) -> None:

@@ -199,6 +199,16 @@ CREATE OR REPLACE VIEW ai_source.notes AS
 SELECT site_id, note_id, member_id, content, noted_by_name, created_at
 FROM demo_dws.notes;
 
+DO $$
+BEGIN
+    -- The admin API looks members up as its own role; a database without our tables has none.
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'zqyy_api') THEN
+        GRANT USAGE ON SCHEMA ai_source TO zqyy_api;
+        GRANT SELECT ON ALL TABLES IN SCHEMA ai_source TO zqyy_api;
+    END IF;
+END
+$$;
+
 -- name: foreign_views
 -- Relations under the contract's names that do not read from demo_dws alone: somebody else's.
 SELECT relation.relname

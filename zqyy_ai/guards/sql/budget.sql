@@ -3,6 +3,10 @@ SELECT refused_by, retry_at
 FROM biz.ai_reserve_tokens(%(token)s, %(worker_id)s, %(site_id)s, %(app_type)s, %(tokens)s, %(lease)s, %(site_cutoff)s,
                            %(daily)s, %(monthly)s, %(site_daily)s, %(site_monthly)s)
 
+-- name: reserve_in_sandbox
+SELECT refused_by, retry_at
+FROM biz.ai_reserve_sandbox_tokens(%(token)s, %(worker_id)s, %(site_id)s, %(app_type)s, %(tokens)s, %(lease)s, %(sandbox_daily)s)
+
 -- name: mark_sent
 UPDATE biz.ai_budget_reservations
 SET sent_at = clock_timestamp(), run_log_id = %(run_log_id)s, lease_expires_at = clock_timestamp() + %(lease)s
@@ -22,7 +26,7 @@ ORDER BY token FOR UPDATE SKIP LOCKED
 SELECT FROM biz.ai_budget_windows AS budget_window
 WHERE (scope, kind, starts_on) IN (
     SELECT own.scope, own.kind, own.starts_on
-    FROM biz.ai_budget_reservations AS reservation, biz.ai_budget_windows_of(site_id, chain_day, site_day) AS own
+    FROM biz.ai_budget_reservations AS reservation, biz.ai_budget_windows_of(site_id, chain_day, site_day, is_sandbox) AS own
     WHERE token = ANY(%(tokens)s)
 )
 ORDER BY scope, kind, starts_on FOR UPDATE OF budget_window
@@ -30,7 +34,7 @@ ORDER BY scope, kind, starts_on FOR UPDATE OF budget_window
 -- name: current_windows
 SELECT scope, kind, starts_on, used_tokens, reserved_tokens, overshoot_tokens
 FROM (
-    SELECT 'chain' AS scope, time '00:00' AS cutoff
+    SELECT scope, time '00:00' AS cutoff FROM (VALUES ('chain'), ('sandbox')) AS shared (scope)
     UNION ALL
     SELECT 'site:' || site_id, coalesce(business_day_cutoff, time '00:00') FROM biz.sites WHERE site_id IS NOT NULL
 ) AS scopes

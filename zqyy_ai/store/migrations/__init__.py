@@ -5,6 +5,7 @@ A second run changes nothing. Two runs at once wait for each other on an advisor
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -12,6 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.rows import DictRow
 from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -68,6 +70,20 @@ def schema_version(database_url: str) -> SchemaVersion:
         engine.dispose()
 
 
+@cache
+def newest_version() -> str:
+    """The version that `migrate` brings a database to."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+def applied_version(connection: psycopg.Connection[DictRow]) -> str | None:
+    """The version of the database, as the API's role may read it. Raises psycopg.errors.UndefinedTable where nothing was ever migrated."""
+    row = connection.execute("SELECT version_num FROM biz.zqyy_ai_version").fetchone()
+    return row["version_num"] if row else None
+
+
 def remove_trigger_rows(database_url: str) -> int:
     """Takes the five trigger rows back (the original manual's rollback) and returns how many there were.
 
@@ -85,9 +101,7 @@ def _config() -> Config:
 
 def _version(connection: Connection) -> SchemaVersion:
     context = MigrationContext.configure(connection, opts={"version_table": "zqyy_ai_version", "version_table_schema": "biz"})
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None
-    return SchemaVersion(current=context.get_current_revision(), head=head)
+    return SchemaVersion(current=context.get_current_revision(), head=newest_version())
 
 
 def _driver_url(database_url: str) -> str:

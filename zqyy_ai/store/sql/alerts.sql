@@ -52,6 +52,25 @@ WHERE CASE WHEN alert_status IN ('acked', 'ignored', 'resolved') THEN alert_stat
 ORDER BY (severity = 'critical') DESC NULLS LAST, last_seen_at DESC NULLS LAST, id DESC
 LIMIT %(limit)s
 
+-- name: count_open
+SELECT coalesce(alert_type, '') AS alert_type, coalesce(severity, '') AS severity, site_id, count(*) AS alerts FROM biz.ai_alerts
+WHERE coalesce(alert_status, 'open') NOT IN ('acked', 'ignored', 'resolved')
+  AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[]))
+GROUP BY 1, 2, 3
+
+-- name: count_page
+SELECT count(*) AS alerts FROM biz.ai_alerts
+WHERE (%(status)s::text IS NULL
+       OR CASE WHEN alert_status IN ('acked', 'ignored', 'resolved') THEN alert_status ELSE 'open' END = %(status)s)
+  AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[]))
+
+-- name: page
+SELECT * FROM biz.ai_alerts
+WHERE (%(status)s::text IS NULL
+       OR CASE WHEN alert_status IN ('acked', 'ignored', 'resolved') THEN alert_status ELSE 'open' END = %(status)s)
+  AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[]))
+ORDER BY coalesce(last_seen_at, opened_at, created_at) DESC NULLS LAST, id DESC OFFSET %(offset)s LIMIT %(rows)s
+
 -- name: tell
 INSERT INTO biz.ai_alert_deliveries (alert_id, change) VALUES (%(alert_id)s, %(change)s)
 
@@ -74,7 +93,7 @@ WHERE fingerprint IS NOT NULL AND alert_status IN ('open', 'acked')
       WHEN alert_type IN ('timeout', 'configuration', 'budget_exceeded', 'rate_limited', 'log_unwritable') OR (alert_type = 'failed' AND app_type IS NOT NULL) THEN
           last_seen_at < clock_timestamp() - %(quiet)s
           AND EXISTS (SELECT FROM biz.ai_run_logs log
-                      WHERE log.status = 'success' AND log.created_at > alert.last_seen_at
+                      WHERE log.status = 'success' AND log.runtime_mode = 'live' AND log.created_at > alert.last_seen_at
                         AND (alert.site_id IS NULL OR log.site_id = alert.site_id)
                         AND (alert.app_type IS NULL OR log.app_type = alert.app_type))
       ELSE false

@@ -14,6 +14,33 @@ WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND target_id = %(ta
 ORDER BY created_at DESC, id DESC
 LIMIT %(limit)s
 
+-- name: get_for_readers
+-- The newest that has not expired; where there is none, the newest that has.
+WITH fresh AS (
+    SELECT id, cache_type, site_id, target_id, result_json, score, triggered_by, created_at, expires_at, status, input_hash, run_log_id
+    FROM biz.ai_cache
+    WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND target_id = %(target_id)s
+      AND (status = 'valid' OR status IS NULL)
+      AND (expires_at IS NULL OR expires_at > %(now)s)
+    ORDER BY created_at DESC, id DESC
+    LIMIT 1
+)
+SELECT * FROM fresh
+UNION ALL
+(SELECT id, cache_type, site_id, target_id, result_json, score, triggered_by, created_at, expires_at, status, input_hash, run_log_id
+ FROM biz.ai_cache
+ WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND target_id = %(target_id)s
+   AND (status = 'valid' OR status IS NULL) AND NOT EXISTS (SELECT FROM fresh)
+ ORDER BY created_at DESC, id DESC
+ LIMIT 1)
+
+-- name: get_answers
+SELECT id, cache_type, site_id, target_id, result_json, score, triggered_by, created_at, expires_at, status, input_hash, run_log_id
+FROM biz.ai_cache
+WHERE cache_type = %(cache_type)s AND site_id = %(site_id)s AND target_id = %(target_id)s AND status IS DISTINCT FROM 'generating'
+ORDER BY created_at DESC, id DESC
+LIMIT %(limit)s
+
 -- name: get_reusable
 SELECT id, cache_type, site_id, target_id, result_json, score, triggered_by, created_at, expires_at, status, input_hash, run_log_id
 FROM biz.ai_cache
@@ -65,6 +92,12 @@ SELECT target_id FROM (
 ) AS newest
 WHERE jsonb_path_exists(result_json, '$.clues[*].summary')
 
+-- name: fresh_targets
+SELECT target_id, max(created_at) AS created_at FROM biz.ai_cache
+WHERE cache_type = ANY(%(cache_types)s) AND site_id = %(site_id)s AND target_id = ANY(%(target_ids)s)
+  AND (status = 'valid' OR status IS NULL) AND (expires_at IS NULL OR expires_at > %(now)s)
+GROUP BY target_id
+
 -- name: of_jobs
 -- What the jobs' calls brought, and what they found unchanged: the answer of the same input that was the target's newest then.
 SELECT cache_type, target_id, max(id) AS id
@@ -84,6 +117,27 @@ FROM (
     WHERE log.trigger_job_id = ANY(%(job_ids)s) AND log.status = 'reused' AND log.input_hash IS NOT NULL
 ) AS own
 GROUP BY cache_type, target_id
+
+-- name: count_invalidatable
+-- The member's part of a target: all of it, or what follows the assistant's.
+SELECT cache_type, CASE WHEN cache_type LIKE 'app2%%' THEN NULL WHEN cache_type IN ('app4_analysis', 'app5_tactics') THEN split_part(target_id, '_', 2) ELSE target_id END AS member, count(*)::integer AS rows
+FROM biz.ai_cache
+WHERE site_id = %(site_id)s AND cache_type = ANY(%(cache_types)s) AND (status = 'valid' OR status IS NULL)
+  AND (%(target_id)s::text IS NULL OR target_id = %(target_id)s)
+  AND (%(member)s::text IS NULL
+       OR CASE WHEN cache_type LIKE 'app2%%' THEN NULL WHEN cache_type IN ('app4_analysis', 'app5_tactics') THEN split_part(target_id, '_', 2) ELSE target_id END = %(member)s)
+GROUP BY 1, 2
+
+-- name: invalidate
+WITH invalidated AS (
+    UPDATE biz.ai_cache SET status = 'invalidated'
+    WHERE site_id = %(site_id)s AND cache_type = ANY(%(cache_types)s) AND (status = 'valid' OR status IS NULL)
+      AND (%(target_id)s::text IS NULL OR target_id = %(target_id)s)
+      AND (%(member)s::text IS NULL
+           OR CASE WHEN cache_type LIKE 'app2%%' THEN NULL WHEN cache_type IN ('app4_analysis', 'app5_tactics') THEN split_part(target_id, '_', 2) ELSE target_id END = %(member)s)
+    RETURNING cache_type, CASE WHEN cache_type LIKE 'app2%%' THEN NULL WHEN cache_type IN ('app4_analysis', 'app5_tactics') THEN split_part(target_id, '_', 2) ELSE target_id END AS member
+)
+SELECT cache_type, member, count(*)::integer AS rows FROM invalidated GROUP BY 1, 2
 
 -- name: count_rows
 SELECT count(*) AS rows FROM biz.ai_cache

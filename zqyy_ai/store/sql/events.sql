@@ -29,6 +29,17 @@ SELECT EXISTS (SELECT FROM biz.ai_events WHERE handled_at IS NULL) AS waiting
 UPDATE biz.ai_events SET handled_at = clock_timestamp(), trigger_job_id = %(trigger_job_id)s, rejected_reason = %(rejected_reason)s
 WHERE id = %(event_id)s
 
+-- name: outcomes
+SELECT event.id AS event_id, event.handled_at IS NOT NULL AS is_handled, event.trigger_job_id, job.status AS job_status,
+       coalesce(
+           job.created_at < event.created_at
+           OR EXISTS (SELECT FROM biz.ai_events earlier WHERE earlier.trigger_job_id = event.trigger_job_id AND earlier.id < event.id),
+           false
+       ) AS is_duplicate,
+       event.rejected_reason
+FROM biz.ai_events event LEFT JOIN biz.ai_trigger_jobs job ON job.id = event.trigger_job_id
+WHERE event.id = ANY(%(event_ids)s)
+
 -- name: see_etl_run
 INSERT INTO biz.ai_seen_etl_runs (etl_run_id, site_id, event_id) VALUES (%(etl_run_id)s, %(site_id)s, %(event_id)s)
 ON CONFLICT DO NOTHING
@@ -78,3 +89,20 @@ ORDER BY 2, 1 LIMIT %(rows)s
 
 -- name: delete_old_etl_runs
 DELETE FROM biz.ai_seen_etl_runs WHERE concat_ws('|', etl_run_id, site_id) = ANY(%(keys)s) AND seen_at < %(before)s
+
+-- name: count_page
+SELECT count(*) AS events FROM biz.ai_events event
+WHERE (%(is_rejected)s::boolean IS NULL OR (event.rejected_reason IS NOT NULL) = %(is_rejected)s)
+  AND (%(site_ids)s::bigint[] IS NULL
+       OR CASE WHEN event.payload ->> 'site_id' ~ '^[0-9]{1,18}$' THEN (event.payload ->> 'site_id')::bigint END = ANY(%(site_ids)s::bigint[]))
+
+-- name: page
+SELECT event.id, event.event_name, CASE WHEN event.payload ->> 'site_id' ~ '^[0-9]{1,18}$' THEN (event.payload ->> 'site_id')::bigint END AS site_id,
+       octet_length(event.payload::text) AS payload_bytes,
+       CASE WHEN octet_length(event.payload::text) <= %(largest_bytes)s THEN event.payload::text END AS payload_text,
+       event.created_at, event.handled_at, event.trigger_job_id, event.rejected_reason
+FROM biz.ai_events event
+WHERE (%(is_rejected)s::boolean IS NULL OR (event.rejected_reason IS NOT NULL) = %(is_rejected)s)
+  AND (%(site_ids)s::bigint[] IS NULL
+       OR CASE WHEN event.payload ->> 'site_id' ~ '^[0-9]{1,18}$' THEN (event.payload ->> 'site_id')::bigint END = ANY(%(site_ids)s::bigint[]))
+ORDER BY event.id DESC OFFSET %(offset)s LIMIT %(rows)s

@@ -1,16 +1,17 @@
 -- name: add
 INSERT INTO biz.ai_trigger_jobs (event_type, site_id, member_id, connector_type, payload, is_forced, status, app_chain, dedup_key,
-                                 business_date, priority, retry_of, batch_id, created_at)
+                                 business_date, priority, retry_of, batch_id, runtime_mode, sandbox_date, created_at)
 VALUES (%(event_type)s, %(site_id)s, %(member_id)s, %(connector_type)s, %(payload)s, %(is_forced)s, 'pending', %(app_chain)s,
-        %(dedup_key)s, %(business_date)s, %(priority)s, %(retry_of)s, %(batch_id)s, clock_timestamp())
+        %(dedup_key)s, %(business_date)s, %(priority)s, %(retry_of)s, %(batch_id)s, %(runtime_mode)s, %(sandbox_date)s, clock_timestamp())
 RETURNING id
 
 -- name: add_running
 INSERT INTO biz.ai_trigger_jobs (event_type, site_id, member_id, connector_type, payload, is_forced, is_own_run, status, app_chain, dedup_key,
                                  business_date, attempt, run_id, worker_id, fencing_token, lease_expires_at, created_at, started_at,
-                                 progress_at)
+                                 progress_at, runtime_mode, sandbox_date)
 VALUES (%(event_type)s, %(site_id)s, %(member_id)s, 'feiqiu', %(payload)s, true, true, 'running', %(app_chain)s, %(dedup_key)s,
-        %(business_date)s, 1, %(run_id)s, %(worker_id)s, 1, clock_timestamp() + %(lease)s, clock_timestamp(), clock_timestamp(), clock_timestamp())
+        %(business_date)s, 1, %(run_id)s, %(worker_id)s, 1, clock_timestamp() + %(lease)s, clock_timestamp(), clock_timestamp(), clock_timestamp(),
+        %(runtime_mode)s, %(sandbox_date)s)
 RETURNING *
 
 -- name: get
@@ -55,6 +56,7 @@ WHERE id = %(job_id)s
 UPDATE biz.ai_trigger_jobs
 SET status = 'completed', error_message = 'superseded: 业务日已过', finished_at = clock_timestamp()
 WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = %(site_id)s AND business_date < %(business_date)s
+  AND runtime_mode = 'live'
 RETURNING id
 
 -- name: claim_of_site
@@ -66,7 +68,7 @@ WHERE id = (
     -- SKIP LOCKED: of two runs that look at once, each takes a row of its own, and neither waits for the other.
     SELECT id FROM biz.ai_trigger_jobs
     WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = %(site_id)s AND dedup_key IS NOT NULL
-      AND (not_before IS NULL OR not_before <= clock_timestamp())
+      AND (not_before IS NULL OR not_before <= clock_timestamp()) AND (runtime_mode = 'live' OR NOT %(only_live)s)
     -- What a person asked for comes first; `regenerate` first of all, because it covers the others.
     ORDER BY coalesce((payload ->> 'regenerate')::boolean, false) DESC, is_forced DESC, priority DESC, id
     LIMIT 1 FOR UPDATE SKIP LOCKED
@@ -160,6 +162,13 @@ SELECT status, count(*)::integer AS jobs, coalesce(sum((progress ->> 'calls')::i
        min(error_message) AS error_message
 FROM biz.ai_trigger_jobs WHERE batch_id = %(batch_id)s GROUP BY status
 
+-- name: cancel_of_batch
+-- Only what nobody has begun; what was sent back is ended by whoever would take it next.
+UPDATE biz.ai_trigger_jobs
+SET status = 'failed', error_message = %(reason)s, finished_at = clock_timestamp(), fencing_token = fencing_token + 1
+WHERE batch_id = %(batch_id)s AND status = 'pending'
+RETURNING id, site_id
+
 -- name: newest
 SELECT * FROM biz.ai_trigger_jobs
 WHERE dedup_key IS NOT NULL AND (%(statuses)s::text[] IS NULL OR status = ANY(%(statuses)s)) AND (%(site_id)s::bigint IS NULL OR site_id = %(site_id)s)
@@ -183,6 +192,7 @@ SET status = 'completed', run_id = %(run_id)s, started_at = %(data_read_at)s, fi
 WHERE status = 'pending' AND event_type = 'dws_completed' AND site_id = %(site_id)s AND dedup_key IS NOT NULL
   AND coalesce(last_event_at, created_at) < %(data_read_at)s
   AND NOT coalesce((payload ->> 'regenerate')::boolean, false)
+  AND runtime_mode = %(runtime_mode)s AND sandbox_date IS NOT DISTINCT FROM %(sandbox_date)s
 RETURNING id
 
 -- name: send_back
@@ -264,7 +274,7 @@ RETURNING job.*
 -- Alive by its lease, but without progress and without a call under way. Whoever hangs on it finds its targets claimed by nobody, and
 -- sends nothing any more.
 WITH stuck AS (
-    SELECT job.id, job.worker_id, job.site_id, job.member_id FROM biz.ai_trigger_jobs job
+    SELECT job.id, job.worker_id, job.site_id, job.member_id, job.payload -> 'targets' AS targets FROM biz.ai_trigger_jobs job
     WHERE job.status = 'running' AND job.dedup_key IS NOT NULL AND job.progress_at < clock_timestamp() - %(stuck_after)s
       AND NOT EXISTS (
           SELECT FROM biz.ai_budget_reservations reservation JOIN biz.ai_run_logs log ON log.id = reservation.run_log_id
@@ -274,7 +284,7 @@ WITH stuck AS (
 ), freed AS (
     DELETE FROM biz.ai_step_claims claim USING stuck
     WHERE claim.worker_id = stuck.worker_id AND claim.site_id = stuck.site_id
-      AND (stuck.member_id IS NULL OR claim.target_id = stuck.member_id::text OR claim.target_id LIKE '%%\_' || stuck.member_id)
+      AND (stuck.member_id IS NULL AND (stuck.targets IS NULL OR stuck.targets ? claim.target_id) OR claim.target_id = stuck.member_id::text OR claim.target_id LIKE '%%\_' || stuck.member_id)
 )
 UPDATE biz.ai_trigger_jobs job
 SET status = CASE WHEN is_own_run THEN 'failed' WHEN attempt >= %(max_attempts)s THEN 'dead' ELSE 'pending' END,
@@ -310,7 +320,7 @@ HAVING bool_and(status <> 'running') AND max(progress_at) < clock_timestamp() - 
 -- name: prewarmed_sites
 SELECT DISTINCT site_id FROM biz.ai_trigger_jobs
 WHERE event_type = 'dws_completed' AND business_date = %(business_date)s AND site_id = ANY(%(site_ids)s)
-  AND status IN ('pending', 'running', 'completed')
+  AND status IN ('pending', 'running', 'completed') AND runtime_mode = %(mode)s
 
 -- name: count_rows
 SELECT count(*) AS rows FROM biz.ai_trigger_jobs
