@@ -6,23 +6,19 @@ process of its own, on kept-alive connections, reads targets at random, so that 
 
 import asyncio
 import json
-import os
 import random
 import re
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import psycopg
 
+from benchmarks.served_api import serving
 from zqyy_ai.devkit.embedded_postgres import APPLICATION_DATABASE, EmbeddedPostgres
 from zqyy_ai.domain.access import Role
 from zqyy_ai.store import api_tokens
@@ -68,7 +64,7 @@ def measure(*, rows: int, seconds: int) -> tuple[Load, Load]:
             fill(url, rows)
             with Database(url, max_connections=1) as database, database.transaction() as connection:
                 token = api_tokens.create(connection, name="benchmark", role=Role.READER, site_ids=range(FIRST_SITE, FIRST_SITE + SITES))
-            with serving(url) as address:
+            with serving(url, Path(folder)) as (address, _):
                 return _measure(address, token, rows, seconds, "full"), _measure(address, token, rows, seconds, "same")
 
 
@@ -80,30 +76,6 @@ def fill(url: str, rows: int) -> None:
             connection.execute(_FILL, {"first_site": FIRST_SITE, "sites": SITES, "each": ROWS_A_TARGET, **part})
         connection.execute("VACUUM (ANALYZE) biz.ai_cache")
         connection.execute("CHECKPOINT")
-
-
-@contextmanager
-def serving(url: str) -> Iterator[str]:
-    """`zqyy-ai serve` in a process of its own; its address."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
-    environment = {**os.environ, "ZQYY_DATABASE_URL": url, "ZQYY_PORT": str(port)}
-    process = subprocess.Popen([sys.executable, "-m", "zqyy_ai.cli", "serve"], env=environment)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                httpx.get(f"{address}/api/openapi.json", timeout=30)
-                break
-            except httpx.TransportError:
-                if time.monotonic() > deadline or process.poll() is not None:
-                    raise
-                time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def _measure(address: str, token: str, rows: int, seconds: int, kind: str) -> Load:
@@ -126,6 +98,9 @@ async def _read_steadily(address: str, token: str, rows: int, seconds: int, kind
 
     async def read(due: float, *, counts: bool) -> None:
         nonlocal failed
+        # What the server has closed meanwhile, because nobody used it, is not used.
+        while idle and idle[-1][0].at_eof():
+            idle.pop()[1].close()
         reader, writer = idle.pop() if idle else await asyncio.open_connection(host, int(port))
         site_id, target_id = random.randrange(SITES) + FIRST_SITE, random.randrange(targets)
         same = "If-None-Match: *\r\n" if kind == "same" else ""

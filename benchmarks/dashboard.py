@@ -6,16 +6,11 @@ late because the ones before were slow counts as long as it was late.
 
 import asyncio
 import json
-import os
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +19,7 @@ import httpx
 import psutil
 import psycopg
 
+from benchmarks.served_api import serving
 from zqyy_ai.devkit.embedded_postgres import APPLICATION_DATABASE, EmbeddedPostgres
 from zqyy_ai.domain.access import ALL_SITES, Role
 from zqyy_ai.domain.business_clock import SystemClock, business_date_at
@@ -103,7 +99,7 @@ def measure(*, logs: int, seconds: int) -> DashboardFigures:
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute("VACUUM ANALYZE")
                 connection.execute("CHECKPOINT")
-            with _serving(url, Path(folder)) as (base_url, pid):
+            with serving(url, Path(folder)) as (base_url, pid):
                 headers = {"Authorization": f"Bearer {token}"}
                 asyncio.run(_ask(base_url, headers, seconds=2))
                 cpu_before, started = _cpu_seconds(pid), time.monotonic()
@@ -144,29 +140,6 @@ def _fill(url: str, logs: int) -> None:
         for _, definition in indexes:
             connection.execute(definition.encode())
         connection.execute("ANALYZE biz.ai_run_logs")
-
-
-@contextmanager
-def _serving(url: str, home: Path) -> Iterator[tuple[str, int]]:
-    """`zqyy-ai serve` on a free port: its address and process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ZQYY_", "DASHSCOPE_", "DAGSTER_"))}
-    environment |= {"ZQYY_DATABASE_URL": url, "ZQYY_PORT": str(port), "ZQYY_HOME": str(home)}
-    process = subprocess.Popen([sys.executable, "-m", "zqyy_ai.cli", "serve"], env=environment, cwd=Path(__file__).parents[1])
-    base_url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{base_url}/healthz", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield base_url, process.pid
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 async def _ask(base_url: str, headers: dict[str, str], *, seconds: int) -> list[float]:
