@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from zqyy_ai.admin.request_ids import request_id_of
-from zqyy_ai.domain.errors import InvalidRequest, NotFound, SettingError, StateConflict, ZqyyError
+from zqyy_ai.domain.errors import InvalidRequest, NotFound, SettingError, SourceContractError, StateConflict, ZqyyError
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +166,10 @@ async def _of_our_own(request: Request, error: Exception) -> JSONResponse:
             return problem_response(request, Problem(422, str(error), code="invalid_request"))
         case SettingError():
             return problem_response(request, Problem(503, str(error), code="not_set_up"))
+        case SourceContractError():
+            logger.error("admin.source_unreadable request_id=%s", request_id_of(request), exc_info=error)
+            told = "业务数据的视图（ai_source）与约定不符，重试无用：请管理员运行 zqyy-ai doctor"
+            return problem_response(request, Problem(503, told, code="source_unreadable"))
         case _:
             return problem_response(request, Problem(503, str(error)))
 
