@@ -44,11 +44,14 @@ _DESCRIPTION = """台球门店 AI 洞察的管理接口：查看与操作任务�
 _ERRORS = {
     status: {"model": ProblemDetails, "description": description, "content": {MEDIA_TYPE: {}}}
     for status, description in (
+        (400, "请求无法理解，如不是 UTF-8"),
         (401, "未登录或令牌无效"),
         (403, "没有权限"),
         (404, "不存在，或不可见"),
+        (413, "请求体过大"),
         (422, "参数有误"),
         (429, "失败的登录过多"),
+        (503, "数据库或业务数据暂时不可用"),
     )
 }
 

@@ -134,7 +134,8 @@ async def _of_problem(request: Request, error: Exception) -> JSONResponse:
 
 async def _of_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    detail = "没有这个地址" if error.status_code == 404 else _TITLES.get(error.status_code, str(error.detail))
+    details = {404: "没有这个地址", 400: "请求体无法解码：应为 UTF-8 的 JSON"}
+    detail = details.get(error.status_code) or _TITLES.get(error.status_code, str(error.detail))
     return problem_response(request, Problem(error.status_code, detail, headers=error.headers))
 
 
