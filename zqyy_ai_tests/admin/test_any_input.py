@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import schemathesis
@@ -88,7 +89,7 @@ def test_each_call_answers_any_input_as_the_document_says(schema: BaseSchema, to
         case=schema[path][method].as_strategy(generation_mode=GenerationMode.POSITIVE)
         | schema[path][method].as_strategy(generation_mode=GenerationMode.NEGATIVE)
     )
-    def ask(case: Case) -> None:
+    def ask(case: Case[Any]) -> None:
         case.call_and_validate(headers={"Authorization": f"Bearer {token}"}, checks=CHECKS)
 
     ask()
