@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,10 +19,13 @@ from zqyy_ai.admin.routes import app_runs
 from zqyy_ai.devkit.emulator import running_emulator
 from zqyy_ai.domain.access import Role
 from zqyy_ai.domain.apps import AppType
+from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext, RuntimeMode
 from zqyy_ai.engine.batches import CANCELLED
 from zqyy_ai.engine.call_pauses import pause_calls
+from zqyy_ai.store import runtime_contexts
 from zqyy_ai.store.database import Database
 from zqyy_ai_tests.admin.callers import Api, open_api
+from zqyy_ai_tests.admin.rows import today
 from zqyy_ai_tests.conftest import fresh_database, template_database
 from zqyy_ai_tests.engine.member_bench import DEMO_TEMPLATE, FINAL, OTHER_SITE, PASSING, SITE, MemberBench, fill
 from zqyy_ai_tests.engine.workbench import EmulatorControl, wait_until
@@ -434,3 +438,60 @@ def test_a_selection_that_cannot_be_meant_is_refused(operator: TestClient, body:
 @pytest.mark.parametrize("batch_id", ["x", "", "1; DROP TABLE", None, 5])
 def test_a_batch_id_that_is_none_is_refused(operator: TestClient, batch_id: object) -> None:
     assert operator.post(f"{AI}/batch-run/confirm", json={"batch_id": batch_id}).status_code == 422
+
+
+# In the sandbox
+
+
+def switch(bench: MemberBench, day: date | None) -> None:
+    context = RuntimeContext(RuntimeMode.SANDBOX, day) if day else LIVE
+    with bench.database.transaction() as connection:
+        runtime_contexts.put(connection, SITE, context, "小李")
+
+
+def test_what_people_start_in_the_sandbox_is_answered_there_and_is_in_no_figure(bench: MemberBench, operator: TestClient) -> None:
+    day = today() - timedelta(days=3)
+    switch(bench, day)
+    member = bench.visitors()[0]
+    with bench.open_run():
+        of_member = operator.post(f"{AI}/run/app3_clue", json={"site_id": SITE, "member_id": member}).json()
+        of_window = operator.post(f"{AI}/run/app2_finance", json={"site_id": SITE, "time_dimension": "last_month"}).json()
+    batch_id = estimate(operator, ["app3_clue", "app2_finance"], [member])["batch_id"]
+    assert confirm(operator, batch_id).json()["job_count"] == 9
+    bench.drain()
+
+    assert of_member["success"] and of_window["success"], (of_member, of_window)
+    assert bench.cached() == []
+    answered = bench.connection.execute("SELECT cache_type, sandbox_date FROM biz.ai_sandbox_answers ORDER BY id").fetchall()
+    assert [row["cache_type"] for row in answered[:2]] == ["app3_clue", "app2_finance"]
+    assert {row["sandbox_date"] for row in answered} == {day}
+    assert operator.get(f"{AI}/batch-run/{batch_id}").json()["status"] == "completed"
+
+    logs = operator.get(f"{AI}/run-logs").json()
+    of_sandbox = operator.get(f"{AI}/run-logs", params={"runtime_mode": "sandbox"}).json()
+    dashboard = operator.get(f"{AI}/dashboard").json()
+    assert (logs["items"], logs["total"], dashboard["today_calls"], dashboard["today_tokens"]) == ([], 0, 0, 0)
+    assert dashboard["budget"]["daily_used"] == 0
+    assert of_sandbox["total"] == len(of_sandbox["items"]) >= 10
+    assert {(item["runtime_mode"], item["sandbox_date"]) for item in of_sandbox["items"]} == {("sandbox", day.isoformat())}
+    job = operator.get(f"{AI}/trigger-jobs/{of_member['trigger_job_id']}").json()
+    assert (job["runtime_mode"], job["business_date"], len(job["steps"])) == ("sandbox", day.isoformat(), 1)
+
+
+def test_what_was_estimated_for_the_sandbox_is_not_confirmed_for_live(bench: MemberBench, operator: TestClient) -> None:
+    switch(bench, today() - timedelta(days=3))
+    batch_id = estimate(operator, ["app2_finance"], [])["batch_id"]
+    switch(bench, None)
+
+    refused = confirm(operator, batch_id)
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "batch_changed")
+    assert bench.jobs() == []
+
+
+def test_a_batch_in_the_sandbox_is_held_against_the_sandboxs_budget(bench: MemberBench) -> None:
+    switch(bench, today() - timedelta(days=3))
+    with open_api(bench.database.url, ZQYY_SANDBOX_DAILY_TOKEN_LIMIT="1000") as api:
+        operator = api.caller(Role.OPERATOR)
+        refused = confirm(operator, estimate(operator, ["app2_finance"], [])["batch_id"])
+    assert (refused.status_code, refused.json()["limit"], refused.json()["limit_tokens"]) == (409, "sandbox_daily", 1000)
