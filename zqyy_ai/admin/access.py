@@ -76,7 +76,7 @@ def authenticate(connection: HTTPConnection, services: Services, token: str | No
             session = api_tokens.find_session(database, cookie) if cookie else None
         caller = session.caller if session else None
     if session is not None and connection.scope["type"] == "http":
-        _check_csrf(connection, session)
+        check_csrf(connection, session)
     if caller is None:
         raise not_let_in(connection, services, has_told_something=bool(token or cookie))
     return caller
@@ -94,7 +94,7 @@ def not_let_in(connection: HTTPConnection, services: Services, *, has_told_somet
     )
 
 
-def _check_csrf(connection: HTTPConnection, session: api_tokens.Session) -> None:
+def check_csrf(connection: HTTPConnection, session: api_tokens.Session) -> None:
     if connection.scope["method"] in _SAFE_METHODS:
         return
     told = connection.headers.get(CSRF_HEADER, "")

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from zqyy_ai.admin.body_limit import BodyLimit
+from zqyy_ai.admin.console.setup import add_console
 from zqyy_ai.admin.hour_closer import closing_hours
 from zqyy_ai.admin.live import LiveHub
 from zqyy_ai.admin.problems import MEDIA_TYPE, ProblemDetails, add_problem_handlers
@@ -85,6 +86,7 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(health.router)
     app.include_router(metrics.router, responses=_ERRORS)  # type: ignore[arg-type]  # its type wants `dict[int | str, …]`
     app.include_router(live_stream.websocket_router)
+    add_console(app)
     return app
 
 

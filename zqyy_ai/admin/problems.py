@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import psycopg
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from psycopg_pool import PoolTimeout
@@ -104,7 +104,12 @@ def not_found(what: str) -> Problem:
     return Problem(404, f"{what} 不存在")
 
 
-def problem_response(request: Request, problem: Problem) -> JSONResponse:
+def problem_response(request: Request, problem: Problem) -> Response:
+    """Problem details; for somebody who looks at the console, a page or a part of one."""
+    page: Response | None = request.app.state.problem_page(request, problem, _TITLES.get(problem.status, "错误"))
+    if page is not None:
+        page.headers.update(problem.headers)
+        return page
     body = {
         "type": "about:blank",
         "title": _TITLES.get(problem.status, "错误"),
@@ -127,19 +132,19 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _of_anything)
 
 
-async def _of_problem(request: Request, error: Exception) -> JSONResponse:
+async def _of_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return problem_response(request, error)
 
 
-async def _of_http_exception(request: Request, error: Exception) -> JSONResponse:
+async def _of_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     details = {404: "没有这个地址", 400: "请求体无法解码：应为 UTF-8 的 JSON"}
     detail = details.get(error.status_code) or _TITLES.get(error.status_code, str(error.detail))
     return problem_response(request, Problem(error.status_code, detail, headers=error.headers))
 
 
-async def _of_validation(request: Request, error: Exception) -> JSONResponse:
+async def _of_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [
         {"field": ".".join(map(str, found["loc"]))[:200], "message": _validation_message(found)[:300]}
@@ -155,7 +160,7 @@ def _validation_message(found: Mapping[str, Any]) -> str:
     return _VALIDATION_MESSAGES.get(found["type"], str(found["msg"]).removeprefix("Value error, "))
 
 
-async def _of_our_own(request: Request, error: Exception) -> JSONResponse:
+async def _of_our_own(request: Request, error: Exception) -> Response:
     match error:
         case NotFound():
             return problem_response(request, Problem(404, str(error)))
@@ -175,7 +180,7 @@ async def _of_our_own(request: Request, error: Exception) -> JSONResponse:
             return problem_response(request, Problem(503, str(error)))
 
 
-async def _of_database(request: Request, error: Exception) -> JSONResponse:
+async def _of_database(request: Request, error: Exception) -> Response:
     if isinstance(error, (psycopg.OperationalError, PoolTimeout)):
         logger.warning("admin.database_unavailable request_id=%s cause=%s", request_id_of(request), type(error).__name__)
         return problem_response(
@@ -184,6 +189,6 @@ async def _of_database(request: Request, error: Exception) -> JSONResponse:
     return await _of_anything(request, error)
 
 
-async def _of_anything(request: Request, error: Exception) -> JSONResponse:
+async def _of_anything(request: Request, error: Exception) -> Response:
     logger.error("admin.failed request_id=%s path=%s", request_id_of(request), request.url.path, exc_info=error)
     return problem_response(request, Problem(500, f"服务内部出错，请把编号 {request_id_of(request)} 告诉管理员"))

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from zqyy_ai.domain.access import SiteScope
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
 
@@ -76,6 +77,12 @@ def get_locked(connection: Connection, batch_id: UUID) -> Batch | None:
 def get_unless_locked(connection: Connection, batch_id: UUID) -> Batch | None:
     """The same; None at once where somebody else is deciding about it."""
     return _one(connection, "get_unless_locked", batch_id)
+
+
+def newest(connection: Connection, scope: SiteScope, *, rows: int) -> list[Batch]:
+    """The newest first, estimates too."""
+    found = connection.execute(named_queries("batches")["newest"], {"site_ids": scope.ids, "rows": rows})
+    return [Batch(**row) for row in found]
 
 
 def mark_confirmed(connection: Connection, batch_id: UUID, *, by: str) -> None:

@@ -4,7 +4,9 @@ replace those of our own two sources, all of one (member, site, source) at once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
@@ -52,3 +54,30 @@ def replace_clues(connection: Connection, site_id: int, member_id: int, source: 
         ],
     )
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class ShownClue:
+    """A clue of any source, as whoever wrote it left it. `created_at` is None where the table doesn't say."""
+
+    category: str | None
+    summary: str
+    detail: str
+    recorded_by_name: str
+    source: str
+    created_at: datetime | None
+
+
+def clues_of_member(connection: Connection, site_id: int, member_id: int, *, rows: int) -> list[ShownClue]:
+    """By source, in the order of their writing; at most `rows`."""
+    wanted = {"site_id": site_id, "member_id": member_id, "rows": rows}
+    return [ShownClue(**{**row, "created_at": _moment(row["created_at"])}) for row in connection.execute(named_queries("clues")["of_member"], wanted)]
+
+
+def _moment(text: Any) -> datetime | None:
+    """None for what is no moment with its offset."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else None

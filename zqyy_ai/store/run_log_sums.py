@@ -101,3 +101,21 @@ def last_calls(connection: Connection, scope: SiteScope) -> list[LastCall]:
     """One an application; none for an application that was never called."""
     rows = connection.execute(named_queries("run_log_sums")["last_calls"], {"site_ids": scope.ids, "outcomes": list(CALL_OUTCOMES)})
     return [LastCall(**row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteUse:
+    """Calls of a site and application in a range of days, and what they cost. Tokens as in `RunSum`."""
+
+    site_id: int
+    app_type: str
+    calls: int
+    tokens: int
+    input_tokens: int
+    output_tokens: int
+
+
+def use_by_site(connection: Connection, scope: SiteScope, first: date, last: date) -> list[SiteUse]:
+    """Both days included; in the order of sites and applications, without those that called nothing."""
+    wanted = {"site_ids": scope.ids, "first": first, "last": last, "outcomes": list(CALL_OUTCOMES)}
+    return [SiteUse(**row) for row in connection.execute(named_queries("run_log_sums")["use_by_site"], wanted)]

@@ -4,8 +4,9 @@ Looked up where a job is made, and kept in the job: a switch changes what is mad
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
+from zqyy_ai.domain.access import SiteScope
 from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext, RuntimeMode
 from zqyy_ai.store.database import Connection
 from zqyy_ai.store.queries import named_queries
@@ -38,3 +39,17 @@ def put(connection: Connection, site_id: int, context: RuntimeContext, updated_b
         named_queries("runtime_contexts")["put"],
         {"site_id": site_id, "mode": context.mode.value, "business_date": context.sandbox_date, "updated_by": updated_by},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxedSite:
+    """`business_date`: the day of the past for which the site's work is done."""
+
+    site_id: int
+    business_date: date
+
+
+def sandboxed_sites(connection: Connection, scope: SiteScope) -> list[SandboxedSite]:
+    """In the order of their ids."""
+    rows = connection.execute(named_queries("runtime_contexts")["sandboxed"], {"site_ids": scope.ids})
+    return [SandboxedSite(**row) for row in rows]

@@ -15,12 +15,12 @@ from zqyy_ai.engine.dashboard import Dashboard, build_dashboard
 
 router = APIRouter(prefix="/admin/ai", tags=["运营总览"])
 
-_RANGES = (1, 3, 7, 10)
+RANGES = (1, 3, 7, 10)
 
 
 def _is_a_range(days: int) -> int:
-    if days not in _RANGES:
-        raise ValueError(f"应为 {', '.join(map(str, _RANGES))} 之一")
+    if days not in RANGES:
+        raise ValueError(f"应为 {', '.join(map(str, RANGES))} 之一")
     return days
 
 
@@ -73,7 +73,7 @@ def dashboard(
     site_id: SiteId = None,
     range_days: Annotated[
         int,
-        Query(description="最近几天（含今天）：1、3、7 或 10", json_schema_extra={"enum": list(_RANGES)}),
+        Query(description="最近几天（含今天）：1、3、7 或 10", json_schema_extra={"enum": list(RANGES)}),
         AfterValidator(_is_a_range),
     ] = 7,
 ) -> DashboardResponse:

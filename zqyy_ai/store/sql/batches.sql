@@ -44,3 +44,8 @@ DELETE FROM biz.ai_batches WHERE id IN (
       AND NOT EXISTS (SELECT FROM biz.ai_trigger_jobs job WHERE job.batch_id = batch.id)
     FOR UPDATE SKIP LOCKED
 )
+
+-- name: newest
+SELECT *, expires_at <= clock_timestamp() AS is_expired FROM biz.ai_batches
+WHERE (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[]))
+ORDER BY created_at DESC LIMIT %(rows)s

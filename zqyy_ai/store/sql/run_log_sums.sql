@@ -129,3 +129,22 @@ ORDER BY 2, 1 LIMIT %(rows)s
 DELETE FROM biz.ai_run_log_days
 WHERE day < (%(before)s AT TIME ZONE 'Asia/Shanghai')::date
   AND concat_ws('|', day, site_id, app_type, trigger_type, outcome, refusal) = ANY(%(keys)s)
+
+-- name: use_by_site
+SELECT site_id, app_type, sum(logs)::bigint AS calls, coalesce(sum(tokens), 0)::bigint AS tokens,
+       coalesce(sum(input_tokens), 0)::bigint AS input_tokens, coalesce(sum(output_tokens), 0)::bigint AS output_tokens
+FROM (
+    SELECT site_id, app_type, logs, tokens, input_tokens, output_tokens
+    FROM biz.ai_run_log_days
+    WHERE day BETWEEN %(first)s AND %(last)s AND outcome = ANY(%(outcomes)s)
+      AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[]))
+    UNION ALL
+    SELECT site_id, biz.ai_run_app(app_type), 1, tokens_used, input_tokens, output_tokens
+    FROM biz.ai_run_logs
+    WHERE created_at >= (SELECT coalesce(closed_until, '-infinity') FROM biz.ai_run_log_watermark) AND runtime_mode = 'live'
+      AND (created_at AT TIME ZONE 'Asia/Shanghai')::date BETWEEN %(first)s AND %(last)s
+      AND biz.ai_run_outcome(status, error_code, error_message) = ANY(%(outcomes)s)
+      AND (%(site_ids)s::bigint[] IS NULL OR site_id = ANY(%(site_ids)s::bigint[]))
+) AS parts
+WHERE site_id IS NOT NULL
+GROUP BY site_id, app_type ORDER BY site_id, app_type

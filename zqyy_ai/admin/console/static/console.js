@@ -1,0 +1,296 @@
+// What the server's pages can't do alone: live updates, the drawer, questions before actions, charts. No state beyond the page.
+"use strict";
+
+(() => {
+  const STREAM_RETRY_MS = 3000;
+  const POLL_MS = 5000;
+  const GATHER_MS = 250;
+  const CHART_COLORS = ["#1677ff", "#52c41a", "#fa8c16", "#13c2c2", "#722ed1", "#eb2f96", "#8c8c8c", "#faad14"];
+
+  const byId = (id) => document.getElementById(id);
+  const script = document.currentScript;
+
+  // ---- What an action says -------------------------------------------------------------------------------------------------------
+
+  function say({ message, link, linkText }) {
+    const line = document.createElement("p");
+    line.className = "alert good";
+    line.append(message);
+    if (link) {
+      const anchor = document.createElement("a");
+      anchor.href = link;
+      anchor.textContent = linkText || "查看";
+      line.append("　", anchor);
+    }
+    const close = document.createElement("button");
+    close.type = "button";
+    close.className = "close";
+    close.dataset.dismiss = "";
+    close.setAttribute("aria-label", "关闭提示");
+    close.textContent = "×";
+    line.append(close);
+    flash().replaceChildren(line);
+  }
+
+  // An open drawer covers the page and makes the rest of it inert: then it is told there.
+  function flash() {
+    const drawer = byId("drawer");
+    if (!drawer?.open) return byId("flash");
+    let own = byId("drawer-flash");
+    if (!own) {
+      own = document.createElement("div");
+      own.id = "drawer-flash";
+      own.setAttribute("role", "status");
+      drawer.insertBefore(own, byId("drawer-body"));
+    }
+    return own;
+  }
+
+  document.addEventListener("console:done", (event) => {
+    say(event.detail);
+    refresh();
+    refreshDrawer();
+  });
+
+  // Errors are told where actions are told of, whatever was to be exchanged.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { xhr } = event.detail;
+    if (xhr.status >= 400) {
+      event.detail.shouldSwap = false;
+      if (isQuiet(event)) return;
+      const told = flash();
+      if ((xhr.getResponseHeader("Content-Type") || "").startsWith("text/html")) told.innerHTML = xhr.responseText;
+      else told.textContent = `请求失败（${xhr.status}）`;
+    }
+  });
+  document.addEventListener("htmx:sendError", (event) => {
+    if (!isQuiet(event)) flash().innerHTML = '<p class="alert error" role="alert">连接不上服务，操作没有发出；请稍后再试。</p>';
+  });
+  // The page's own updates: 「重连中」 says it already.
+  const isQuiet = (event) => event.detail.target?.id === "live";
+
+  // ---- The parts of the page that live ---------------------------------------------------------------------------------------------
+
+  let refreshing = false;
+  let refreshAgain = false;
+
+  async function refresh() {
+    const live = byId("live");
+    if (!live) return;
+    if (refreshing) { refreshAgain = true; return; }
+    // Nothing is taken away from under somebody's hands.
+    if (live.contains(document.activeElement) && document.activeElement.matches("input:not([type=checkbox]), textarea, select")) {
+      document.activeElement.addEventListener("blur", () => refresh(), { once: true });
+      return;
+    }
+    refreshing = true;
+    const kept = keep(live);
+    try {
+      await htmx.ajax("GET", location.href, { target: "#live", select: "#live", swap: "outerHTML" });
+      restore(kept);
+    } catch { /* the next one comes */ } finally {
+      refreshing = false;
+      if (refreshAgain) { refreshAgain = false; refresh(); }
+    }
+  }
+
+  function keep(live) {
+    const named = (element) => element.id || element.dataset.keep;
+    return {
+      checked: [...live.querySelectorAll("input:checked")].map((box) => `${box.name}=${box.value}`),
+      open: [...live.querySelectorAll("details[open]")].map(named).filter(Boolean),
+      focused: live.contains(document.activeElement) ? document.activeElement.id || document.activeElement.getAttribute("href") : null,
+      scrolled: [...live.querySelectorAll(".table-scroll")].map((place) => place.scrollLeft),
+    };
+  }
+
+  function restore({ checked, open, focused, scrolled }) {
+    const live = byId("live");
+    if (!live) return;
+    for (const box of live.querySelectorAll("input[type=checkbox]")) {
+      if (checked.includes(`${box.name}=${box.value}`)) box.checked = true;
+    }
+    countChosen();
+    for (const details of live.querySelectorAll("details")) if (open.includes(details.id || details.dataset.keep)) details.open = true;
+    [...live.querySelectorAll(".table-scroll")].forEach((place, number) => { place.scrollLeft = scrolled[number] || 0; });
+    if (focused && document.activeElement === document.body) {
+      (byId(focused) || live.querySelector(`a[href="${CSS.escape(focused)}"]`) || [...live.querySelectorAll("a")].find((a) => a.getAttribute("href") === focused))?.focus({ preventScroll: true });
+    }
+  }
+
+  function refreshDrawer() {
+    const body = byId("drawer-body");
+    const shown = body?.querySelector("[data-drawer-path]");
+    if (byId("drawer")?.open && shown) htmx.ajax("GET", shown.dataset.drawerPath, { target: "#drawer-body", swap: "innerHTML" });
+  }
+
+  let stream = null;
+  let polling = null;
+  let gathering = null;
+
+  function show(state, text) {
+    const place = byId("live-state");
+    if (place.textContent === text) return;
+    place.className = `live-state ${state}`;
+    place.textContent = text;
+  }
+
+  function connect() {
+    const place = byId("live-state");
+    if (!place?.dataset.stream) return;
+    stream = new EventSource(place.dataset.stream);
+    stream.onopen = () => {
+      show("on", "实时");
+      if (polling) { clearInterval(polling); polling = null; refresh(); }
+    };
+    stream.onerror = () => {
+      show("off", "重连中");
+      polling ||= setInterval(refresh, POLL_MS);
+      // The browser comes back by itself from a lost connection, but not from an answer that is no stream.
+      if (stream.readyState === EventSource.CLOSED) setTimeout(connect, STREAM_RETRY_MS);
+    };
+    for (const type of ["alert_created", "alert_updated", "cache_updated", "job_updated", "prewarm_progress", "reset"]) {
+      stream.addEventListener(type, () => came(type));
+    }
+  }
+
+  // Bursts are shown together.
+  function came(type) {
+    const wanted = (byId("live")?.dataset.live || "").split(" ");
+    if (type !== "reset" && !wanted.includes(type)) return;
+    gathering ||= setTimeout(() => { gathering = null; refresh(); }, GATHER_MS);
+  }
+
+  // ---- The drawer, and questions ---------------------------------------------------------------------------------------------------
+
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target.id !== "drawer-body") return;
+    const drawer = byId("drawer");
+    byId("drawer-flash")?.replaceChildren();
+    if (!drawer.open) drawer.showModal();
+  });
+
+  document.addEventListener("htmx:confirm", (event) => {
+    if (!event.detail.question) return;
+    event.preventDefault();
+    const dialog = byId("confirm");
+    byId("confirm-text").textContent = event.detail.question;
+    dialog.returnValue = "no";
+    dialog.addEventListener("close", () => { if (dialog.returnValue === "yes") event.detail.issueRequest(true); }, { once: true });
+    dialog.showModal();
+    dialog.querySelector('[value="yes"]').focus();
+  });
+
+  document.addEventListener("click", (event) => {
+    const target = event.target.closest("[data-close], [data-dismiss], #confirm button, .menu-button, [data-choose-all]");
+    if (!target) {
+      // Beside the drawer.
+      if (event.target.id === "drawer") event.target.close();
+      return;
+    }
+    if (target.matches("[data-close]")) target.closest("dialog").close();
+    else if (target.matches("[data-dismiss]")) target.parentElement.remove();
+    else if (target.matches("#confirm button")) byId("confirm").close(target.value);
+    else if (target.matches(".menu-button")) {
+      const isOpen = byId("menu").classList.toggle("open");
+      target.setAttribute("aria-expanded", String(isOpen));
+    } else if (target.matches("[data-choose-all]")) {
+      for (const box of document.querySelectorAll(`input[name="${target.dataset.chooseAll}"]`)) box.checked = target.checked;
+      countChosen();
+    }
+  });
+
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("[data-submit-on-change]")) event.target.form.requestSubmit();
+    if (event.target.matches("[data-shows]")) showFields();
+    countChosen();
+  });
+
+  // Buttons that work on chosen rows say how many these are.
+  function countChosen() {
+    for (const button of document.querySelectorAll("[data-counts]")) {
+      const chosen = document.querySelectorAll(`input[name="${button.dataset.counts}"]:checked`).length;
+      button.disabled = chosen === 0;
+      button.querySelector(".count").textContent = chosen ? `（${chosen}）` : "";
+    }
+  }
+
+  // A form's fields that belong to one choice: `data-for="note_created consumption"`.
+  function showFields() {
+    for (const choice of document.querySelectorAll("[data-shows]")) {
+      if (choice.type === "radio" && !choice.checked) continue;
+      for (const field of choice.form.querySelectorAll("[data-for]")) {
+        field.hidden = !field.dataset.for.split(" ").includes(choice.value);
+        for (const input of field.querySelectorAll("input, textarea, select")) input.disabled = field.hidden;
+      }
+    }
+  }
+
+  // ---- Charts ------------------------------------------------------------------------------------------------------------------------
+
+  let echartsLoading = null;
+
+  function loadEcharts() {
+    echartsLoading ||= new Promise((resolve, reject) => {
+      const tag = document.createElement("script");
+      tag.src = script.dataset.echarts;
+      tag.onload = resolve;
+      tag.onerror = reject;
+      document.head.append(tag);
+    });
+    return echartsLoading;
+  }
+
+  async function drawCharts() {
+    const places = [...document.querySelectorAll("[data-chart]")].filter((place) => !place.dataset.drawn);
+    if (!places.length) return;
+    await loadEcharts();
+    for (const place of places) {
+      if (!place.isConnected) continue;
+      place.dataset.drawn = "yes";
+      const data = JSON.parse(place.dataset.chart);
+      const chart = echarts.init(place, null, { renderer: "canvas" });
+      chart.setOption(data.kind === "trend" ? trend(data, place.clientWidth) : shares(data), true);
+      new ResizeObserver(() => chart.resize()).observe(place);
+    }
+    // Charts of parts that were exchanged.
+    for (const place of drawn) if (!place.isConnected) { echarts.getInstanceByDom(place)?.dispose(); drawn.delete(place); }
+    places.forEach((place) => drawn.add(place));
+  }
+  const drawn = new Set();
+
+  // Tooltips as drawn text: HTML ones would need styles of their own, which the page's policy forbids.
+  const base = { animation: false, color: CHART_COLORS, textStyle: { fontFamily: "inherit" } };
+
+  function trend({ days, bars, lines }, width) {
+    return {
+      ...base,
+      tooltip: { trigger: "axis", renderMode: "richText" },
+      legend: { top: 0, type: "scroll" },
+      grid: { left: 8, right: 8, top: 40, bottom: 4, containLabel: true },
+      xAxis: { type: "category", data: days },
+      yAxis: [
+        { type: "value", minInterval: 1, name: width > 480 ? "次" : "" },
+        { type: "value", name: width > 480 ? "元" : "", splitLine: { show: false } },
+      ],
+      series: [
+        ...bars.map((bar) => ({ name: bar.name, type: "bar", stack: "calls", data: bar.values, barMaxWidth: 36 })),
+        ...lines.map((line) => ({ name: line.name, type: "line", yAxisIndex: 1, data: line.values, symbolSize: 6, smooth: true })),
+      ],
+    };
+  }
+
+  function shares({ items }) {
+    return {
+      ...base,
+      tooltip: { trigger: "item", renderMode: "richText", formatter: "{b}：{c} 次（{d}%）" },
+      legend: { type: "scroll", bottom: 0 },
+      series: [{ type: "pie", radius: ["42%", "68%"], center: ["50%", "44%"], data: items, label: { formatter: "{b}\n{d}%" } }],
+    };
+  }
+
+  document.addEventListener("htmx:afterSettle", () => { drawCharts(); showFields(); countChosen(); });
+  const begin = () => { drawCharts(); showFields(); countChosen(); connect(); };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
+  else begin();
+})();
