@@ -109,6 +109,8 @@ class Settings(BaseModel):
     # Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, separated by commas.
     trusted_proxies: str = Field("127.0.0.1", alias="ZQYY_TRUSTED_PROXIES")
     dagster_port: Port = Field(3000, alias="ZQYY_DAGSTER_PORT")
+    # Where people reach Dagster's UI, for the console's links; None: on the console's own host, at the port above.
+    dagster_url: str | None = Field(None, alias="ZQYY_DAGSTER_URL")
     code_server_port: Port = Field(4266, alias="ZQYY_CODE_SERVER_PORT")
     emulator_port: Port = Field(8089, alias="ZQYY_EMULATOR_PORT")
     postgres_port: Port = Field(54329, alias="ZQYY_POSTGRES_PORT")
@@ -121,7 +123,7 @@ class Settings(BaseModel):
             raise ValueError("must start with postgresql://")
         return url
 
-    @field_validator("dashscope_base_url")
+    @field_validator("dashscope_base_url", "dagster_url")
     @classmethod
     def _is_an_http_url(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("http://", "https://")):

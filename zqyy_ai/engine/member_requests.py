@@ -115,10 +115,15 @@ def add_window_job(
     site_id: int,
     *,
     source: str,
+    regenerate: bool = True,
+    batch_id: UUID | None = None,
     clock: Clock | None = None,
     runtime_context: RuntimeContext = LIVE,
 ) -> int:
-    """Makes a forced job that asks one finance window anew (it is paid) and returns its id. Raises InvalidRequest for an unknown or closed site."""
+    """Makes a forced job for one finance window and returns its id. Raises InvalidRequest for an unknown or closed site.
+
+    `regenerate`: it is asked anew, which is paid; else an answer to unchanged data is kept.
+    """
     site = sites.get_site(connection, site_id)
     context = runtime_contexts.context_of(connection, site_id, runtime_context)
     business_date = context.business_date((clock or SystemClock()).now(), site.business_day_cutoff)
@@ -130,12 +135,28 @@ def add_window_job(
             business_date=business_date,
             dedup_key=dedup_key(EventType.RUN_APP, site_id, None, str(window), business_date, context.mode.value),
             app_chain=FINANCE_CHAIN,
-            payload={"app_type": finance_app_of(window).app_type.value, "targets": [str(window)], "regenerate": True, "source": source},
+            payload={
+                "app_type": finance_app_of(window).app_type.value,
+                "targets": [str(window)],
+                "regenerate": regenerate,
+                "source": source,
+            },
             context=context,
             is_forced=True,
             priority=RUN_APP_PRIORITY,
+            batch_id=batch_id,
         ),
     )
+
+
+def add_window_jobs(
+    connection: Connection, windows: Iterable[WindowKey], site_id: int, *, regenerate: bool, source: str, clock: Clock
+) -> UUID:
+    """A job for each window, with one id by which `batch_progress` finds them. Raises InvalidRequest for an unknown or closed site."""
+    batch_id = uuid4()
+    for window in windows:
+        add_window_job(connection, window, site_id, source=source, regenerate=regenerate, batch_id=batch_id, clock=clock)
+    return batch_id
 
 
 def retry_job(database: Database, job_id: int) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from uuid import UUID
 
 from zqyy_ai.domain.apps import APPS, finance_app_of
 from zqyy_ai.domain.windows import WINDOW_KEYS, WindowKey
@@ -101,3 +102,18 @@ def fresh_by_site(connection: Connection, site_ids: Iterable[int], *, now: datet
     }
     found = {row["site_id"]: SitePrewarm(**row) for row in connection.execute(named_queries("prewarm_windows")["fresh_by_site"], wanted)}
     return {site_id: found.get(site_id) or SitePrewarm(site_id, 0, None) for site_id in wanted["site_ids"]}
+
+
+@dataclass(frozen=True, slots=True)
+class WindowBatch:
+    """Windows that a person asked for together; None: none of them has begun, or ended."""
+
+    batch_id: UUID
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+def newest_batch(connection: Connection, site_id: int, *, since: datetime) -> WindowBatch | None:
+    row = connection.execute(named_queries("prewarm_windows")["newest_batch"], {"site_id": site_id, "since": since}).fetchone()
+    return WindowBatch(**row) if row else None

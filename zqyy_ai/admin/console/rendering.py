@@ -63,10 +63,10 @@ def address(path: str, **query: Any) -> str:
 _ENVIRONMENT = _environment()
 
 
-def render(request: Request, visit: Visit | None, template: str, *, status: int = 200, **context: Any) -> Response:
+def render(request: Request, visit: Visit | None, template: str, *, http_status: int = 200, **context: Any) -> Response:
     """A page for its visitor; `visit` is None where nobody is logged in."""
     text = _ENVIRONMENT.get_template(template).render(request=request, visit=visit, path=request.url.path, **context)
-    return _html(request, text, status)
+    return _html(request, text, http_status)
 
 
 def _html(request: Request, text: str, status: int) -> Response:

@@ -27,7 +27,7 @@ def _problem_page(request: Request, problem: Problem, title: str) -> Response | 
         return None
     template = "problem_flash.html" if is_htmx(request) else "problem.html"
     return render(
-        request, None, template, status=problem.status, title=title, detail=problem.detail, request_id=request_id_of(request)
+        request, None, template, http_status=problem.status, title=title, detail=problem.detail, request_id=request_id_of(request)
     )
 
 

@@ -41,12 +41,12 @@ def log_in(
         login = session.log_in(session.LoginRequest(token=token.strip()[:200]), request, response, services)
     except Problem as problem:
         told = "令牌无效或已撤销，请检查是否完整粘贴" if problem.status == 401 else problem.detail
-        page = render(request, None, "sign_in.html", status=problem.status, next_path=_safe(next_path), problem=told)
+        page = render(request, None, "sign_in.html", http_status=problem.status, next_path=_safe(next_path), problem=told)
         page.headers.update(problem.headers)
         return page
     if login.role in {Role.INTERNAL, Role.READER}:
         told = f"角色 {login.role.value} 的令牌不能使用控制台：请用 viewer、operator 或 admin 的令牌登录"
-        return render(request, None, "sign_in.html", status=403, next_path=_safe(next_path), problem=told)
+        return render(request, None, "sign_in.html", http_status=403, next_path=_safe(next_path), problem=told)
     return response
 
 

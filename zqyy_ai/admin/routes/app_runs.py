@@ -1,6 +1,8 @@
 """One application asked anew for one target, with its answer: a forced job, waited for."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
+from uuid import UUID
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
@@ -17,9 +19,10 @@ from zqyy_ai.domain.events import ASSISTANT_APPS
 from zqyy_ai.domain.jobs import JobStatus
 from zqyy_ai.domain.windows import Area, TimeDimension, WindowKey
 from zqyy_ai.engine.call_pauses import describe
-from zqyy_ai.engine.member_requests import JobReport, add_app_job, add_window_job
+from zqyy_ai.engine.member_requests import JobReport, add_app_job, add_window_job, add_window_jobs
 from zqyy_ai.guards.call_pauses import pause_in_force
 from zqyy_ai.store import audit
+from zqyy_ai.store.database import Connection
 
 router = APIRouter(prefix="/admin/ai/run", tags=["单应用执行"])
 
@@ -92,15 +95,45 @@ def _why(report: JobReport) -> str:
 @router.post("/{app_type}", summary="立即执行一个应用", responses={**CONFLICT, **_TIMED_OUT})
 async def run_app(app_type: AppType, body: RunAppRequest, request: Request, access: OperatorAccess) -> RunAppResponse:
     """登记一个优先于队列的任务并等待它结束；会重新调用模型（产生费用）。客户端断开时任务照常执行。"""
-    window = _window(app_type, body) if app_type in (AppType.FINANCE, AppType.FINANCE_AREA) else None
-    if window is None:
-        _need(app_type, body)
-    job_id = await run_in_threadpool(_add_job, app_type, body, window, access)
+    job_id = await run_in_threadpool(start_app_run, app_type, body, access)
     seconds = access.services.settings.step_timeout_seconds + _MARGIN_SECONDS
     report = await ended_job(request, access, job_id, seconds=seconds)
     if report is None:
         raise Problem(504, f"{seconds:.0f} 秒内没有结束，任务 {job_id} 继续执行，稍后可查看它的结果", trigger_job_id=job_id)
     return RunAppResponse.of(app_type, report)
+
+
+def start_app_run(app_type: AppType, body: RunAppRequest, access: Access) -> int:
+    """The job's id. Raises Problem 422 that names the field which is missing, 404 or 409 for the site, 409 while all calls are paused."""
+    window = _window(app_type, body) if app_type in (AppType.FINANCE, AppType.FINANCE_AREA) else None
+    if window is None:
+        _need(app_type, body)
+    return _add_job(app_type, body, window, access)
+
+
+def start_window_runs(windows: Sequence[WindowKey], site_id: int, access: Access, *, regenerate: bool) -> UUID:
+    """Jobs for several windows of a site; returns the batch that they are. Raises Problem 404 or 409 for the site, 409 while paused."""
+    with access.database.transaction() as connection:
+        open_site(access, connection, site_id)
+        refuse_while_paused(connection)
+        batch_id = add_window_jobs(connection, windows, site_id, regenerate=regenerate, source="console", clock=access.services.clock)
+        audit.record(
+            connection,
+            access.caller,
+            "windows.run",
+            site_id=site_id,
+            subject=str(batch_id),
+            after={"targets": [str(window) for window in windows], "regenerate": regenerate},
+            request_id=access.request_id,
+        )
+    return batch_id
+
+
+def refuse_while_paused(connection: Connection) -> None:
+    """Raises Problem 409 while all calls are paused: nobody waits for what will not begin."""
+    pause = pause_in_force(connection)
+    if pause is not None:
+        raise Problem(409, f"{describe(pause)}；恢复之后再试", code="paused")
 
 
 def _window(app_type: AppType, body: RunAppRequest) -> WindowKey:
@@ -130,13 +163,10 @@ def _missing(app_type: AppType, field: str) -> Problem:
 
 
 def _add_job(app_type: AppType, body: RunAppRequest, window: WindowKey | None, access: Access) -> int:
-    """Raises Problem 409 while all calls are paused: nobody waits for what will not begin."""
     clock = access.services.clock
     with access.database.transaction() as connection:
         open_site(access, connection, body.site_id)
-        pause = pause_in_force(connection)
-        if pause is not None:
-            raise Problem(409, f"{describe(pause)}；恢复之后再试", code="paused")
+        refuse_while_paused(connection)
         if window is not None:
             job_id = add_window_job(connection, window, body.site_id, source="api", clock=clock)
         else:

@@ -1,5 +1,5 @@
 """One module a page: what it shows, and what can be done on it."""
 
-from zqyy_ai.admin.console.pages import alerts, overview
+from zqyy_ai.admin.console.pages import alerts, jobs, logs, overview, prewarm
 
-PAGES = (overview, alerts)
+PAGES = (overview, prewarm, jobs, logs, alerts)

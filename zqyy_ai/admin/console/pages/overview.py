@@ -50,12 +50,12 @@ def _trend_chart(found: DashboardResponse) -> dict[str, Any]:
         "kind": "trend",
         "days": [f"{day.date:%m-%d}" for day in days],
         "bars": [
-            {"name": "成功", "values": succeeded},
-            {"name": "失败", "values": [day.calls - good for day, good in zip(days, succeeded, strict=True)]},
-            {"name": "被拦下", "values": [day.refused for day in days]},
-            {"name": "复用", "values": [day.reused for day in days]},
+            {"name": "成功", "color": "#52c41a", "values": succeeded},
+            {"name": "失败", "color": "#f5222d", "values": [day.calls - good for day, good in zip(days, succeeded, strict=True)]},
+            {"name": "被拦下", "color": "#fa8c16", "values": [day.refused for day in days]},
+            {"name": "复用", "color": "#13c2c2", "values": [day.reused for day in days]},
         ],
-        "lines": [{"name": "费用", "values": [round(day.cost_cny, 2) for day in days]}],
+        "lines": [{"name": "费用", "color": "#722ed1", "values": [round(day.cost_cny, 2) for day in days]}],
     }
 
 

@@ -5,7 +5,6 @@
   const STREAM_RETRY_MS = 3000;
   const POLL_MS = 5000;
   const GATHER_MS = 250;
-  const CHART_COLORS = ["#1677ff", "#52c41a", "#fa8c16", "#13c2c2", "#722ed1", "#eb2f96", "#8c8c8c", "#faad14"];
 
   const byId = (id) => document.getElementById(id);
   const script = document.currentScript;
@@ -260,7 +259,7 @@
   const drawn = new Set();
 
   // Tooltips as drawn text: HTML ones would need styles of their own, which the page's policy forbids.
-  const base = { animation: false, color: CHART_COLORS, textStyle: { fontFamily: "inherit" } };
+  const base = { animation: false, textStyle: { fontFamily: "inherit" } };
 
   function trend({ days, bars, lines }, width) {
     return {
@@ -274,8 +273,8 @@
         { type: "value", name: width > 480 ? "元" : "", splitLine: { show: false } },
       ],
       series: [
-        ...bars.map((bar) => ({ name: bar.name, type: "bar", stack: "calls", data: bar.values, barMaxWidth: 36 })),
-        ...lines.map((line) => ({ name: line.name, type: "line", yAxisIndex: 1, data: line.values, symbolSize: 6, smooth: true })),
+        ...bars.map((bar) => ({ name: bar.name, type: "bar", stack: "calls", data: bar.values, barMaxWidth: 36, itemStyle: { color: bar.color } })),
+        ...lines.map((line) => ({ name: line.name, type: "line", yAxisIndex: 1, data: line.values, symbolSize: 6, color: line.color })),
       ],
     };
   }
@@ -283,9 +282,11 @@
   function shares({ items }) {
     return {
       ...base,
-      tooltip: { trigger: "item", renderMode: "richText", formatter: "{b}：{c} 次（{d}%）" },
-      legend: { type: "scroll", bottom: 0 },
-      series: [{ type: "pie", radius: ["42%", "68%"], center: ["50%", "44%"], data: items, label: { formatter: "{b}\n{d}%" } }],
+      tooltip: { trigger: "item", renderMode: "richText" },
+      grid: { left: 8, right: 48, top: 4, bottom: 4, containLabel: true },
+      xAxis: { type: "value", minInterval: 1, show: false },
+      yAxis: { type: "category", inverse: true, data: items.map((item) => item.name), axisTick: { show: false }, axisLine: { show: false } },
+      series: [{ type: "bar", data: items.map((item) => item.value), barMaxWidth: 18, color: "#1677ff", label: { show: true, position: "right" } }],
     };
   }
 
