@@ -1,15 +1,18 @@
 """What forms and addresses bring: texts, where an empty one means none. Raises Problem 422 that says what to write."""
 
 import re
-from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from typing import TypeVar
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 
 from zqyy_ai.admin.parameters import LARGEST_ID, DayRange, Page, wrong_query
 from zqyy_ai.admin.problems import Problem
 
 Choice = TypeVar("Choice", bound=StrEnum)
+Body = TypeVar("Body", bound=BaseModel)
 
 _FIRST_DAY, _LAST_DAY = date(2000, 1, 1), date(2099, 12, 31)
 _LARGEST_PAGE = 100_000
@@ -70,7 +73,9 @@ def page_of(text: str) -> Page:
     return Page(min(id_of(text, "页码") or 1, _LARGEST_PAGE), PAGE_SIZE)
 
 
-def text_of(form: Mapping[str, object], name: str) -> str:
-    """A form's field; files and missing fields are empty."""
-    value = form.get(name, "")
-    return value if isinstance(value, str) else ""
+def request_of(kind: type[Body], **fields: object) -> Body:
+    """The API's own request, with its own bounds. Raises what a wrong request to the API does."""
+    try:
+        return kind(**fields)
+    except ValidationError as wrong:
+        raise RequestValidationError(wrong.errors()) from None

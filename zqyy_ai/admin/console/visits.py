@@ -15,6 +15,7 @@ from zqyy_ai.admin.problems import Problem, not_found
 from zqyy_ai.admin.request_ids import request_id_of
 from zqyy_ai.admin.services import Services, TheServices
 from zqyy_ai.domain.access import Role
+from zqyy_ai.guards.call_pauses import CallPause, pause_in_force
 from zqyy_ai.store import alerts, api_tokens, runtime_contexts, sites
 from zqyy_ai.store.api_tokens import Session
 from zqyy_ai.store.runtime_contexts import SandboxedSite
@@ -38,6 +39,7 @@ class Visit:
     sites: list[Site]
     sandboxed: list[SandboxedSite]
     open_alerts: int
+    pause: CallPause | None
 
     @property
     def site_id(self) -> int | None:
@@ -99,13 +101,14 @@ def _look_up(request: Request, services: Services, site_id: int | None) -> Visit
     with access.database.transaction() as connection:
         seen = sites.sites_of(connection, access.scope)
         sandboxed = runtime_contexts.sandboxed_sites(connection, access.scope)
+        pause = pause_in_force(connection)
         open_alerts = sum(found.alerts for found in alerts.count_open(connection, access.scope))
     site = None
     if site_id is not None:
         site = next((one for one in seen if one.site_id == site_id), None)
         if site is None:
             raise not_found(f"门店 {site_id}")
-    return Visit(access, session, site, seen, sandboxed, open_alerts)
+    return Visit(access, session, site, seen, sandboxed, open_alerts, pause)
 
 
 TheVisit = Annotated[Visit, Depends(_visit)]

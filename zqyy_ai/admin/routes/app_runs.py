@@ -103,11 +103,14 @@ async def run_app(app_type: AppType, body: RunAppRequest, request: Request, acce
     return RunAppResponse.of(app_type, report)
 
 
-def start_app_run(app_type: AppType, body: RunAppRequest, access: Access) -> int:
-    """The job's id. Raises Problem 422 that names the field which is missing, 404 or 409 for the site, 409 while all calls are paused."""
+def start_app_run(app_type: AppType, body: RunAppRequest, access: Access, *, needs_note: bool = True) -> int:
+    """The job's id. Raises Problem 422 that names the field which is missing, 404 or 409 for the site, 409 while all calls are paused.
+
+    `needs_note`: whether App6 must be given one; else it takes the member's newest.
+    """
     window = _window(app_type, body) if app_type in (AppType.FINANCE, AppType.FINANCE_AREA) else None
     if window is None:
-        _need(app_type, body)
+        _need(app_type, body, needs_note=needs_note)
     return _add_job(app_type, body, window, access)
 
 
@@ -148,13 +151,13 @@ def _window(app_type: AppType, body: RunAppRequest) -> WindowKey:
     return WindowKey(body.time_dimension, area)
 
 
-def _need(app_type: AppType, body: RunAppRequest) -> None:
+def _need(app_type: AppType, body: RunAppRequest, *, needs_note: bool) -> None:
     """Raises Problem 422 that names the field which the application needs."""
     if body.member_id is None:
         raise _missing(app_type, "member_id")
     if app_type in ASSISTANT_APPS and body.assistant_id is None:
         raise _missing(app_type, "assistant_id")
-    if app_type is AppType.NOTE and not (body.note_content or "").strip():
+    if app_type is AppType.NOTE and needs_note and not (body.note_content or "").strip():
         raise _missing(app_type, "note_content")
 
 

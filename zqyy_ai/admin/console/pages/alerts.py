@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
-from zqyy_ai.admin.console.queries import choice_of, page_of
+from zqyy_ai.admin.console.queries import choice_of, page_of, request_of
 from zqyy_ai.admin.console.rendering import done, render
 from zqyy_ai.admin.console.runbook import RUNBOOK
 from zqyy_ai.admin.console.visits import OperatorVisit, TheVisit
@@ -54,7 +54,7 @@ def act(
     if not alert_id:
         raise Problem(422, "请先勾选告警")
     run, title = _ACTIONS[action]
-    body = alert_actions.AlertActionRequest(reason=reason.replace("\0", ""))
+    body = request_of(alert_actions.AlertActionRequest, reason=reason)
     refused = []
     for one in alert_id:
         if not 0 < one <= LARGEST_ID:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Query, Request, Response
 
 from zqyy_ai.admin.console.dagster_links import run_url
-from zqyy_ai.admin.console.queries import choice_of, days_of_form, id_of, needed_id, page_of
+from zqyy_ai.admin.console.queries import choice_of, days_of_form, id_of, needed_id, page_of, request_of
 from zqyy_ai.admin.console.rendering import done, render
 from zqyy_ai.admin.console.visits import OperatorVisit, TheVisit
 from zqyy_ai.admin.routes.events import list_events
@@ -99,7 +99,8 @@ def fire(
         payload = {"note_content": note_content, "noted_by_name": noted_by_name}
     if kind is ManualEventType.DWS_COMPLETED:
         payload = {"only_missing": only_missing}
-    body = ManualTriggerRequest(
+    body = request_of(
+        ManualTriggerRequest,
         event_type=kind,
         site_id=needed_id(event_site_id, "门店编号"),
         member_id=None if kind is ManualEventType.DWS_COMPLETED else needed_id(member_id, "会员编号"),

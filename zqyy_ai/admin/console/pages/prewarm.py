@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
-from zqyy_ai.admin.console.queries import choice_of, needed_id
+from zqyy_ai.admin.console.queries import choice_of, needed_id, request_of
 from zqyy_ai.admin.console.rendering import done, render
 from zqyy_ai.admin.console.visits import OperatorVisit, TheVisit, Visit
 from zqyy_ai.admin.problems import Problem, not_found
@@ -213,7 +213,8 @@ def run_missing(visit: OperatorVisit, site_id: Annotated[str, Form(max_length=20
         raise Problem(422, "范围应为 missing 或 all")
     with visit.access.database.transaction() as connection:
         refuse_while_paused(connection)
-    body = ManualTriggerRequest(
+    body = request_of(
+        ManualTriggerRequest,
         event_type=ManualEventType.DWS_COMPLETED,
         site_id=needed_id(site_id, "门店编号"),
         member_id=None,

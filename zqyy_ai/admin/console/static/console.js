@@ -47,8 +47,24 @@
 
   document.addEventListener("console:done", (event) => {
     say(event.detail);
+    for (const place of document.querySelectorAll("[data-clear-on-done]")) place.replaceChildren();
     refresh();
     refreshDrawer();
+  });
+
+  // An action is asked for once, however often its button is clicked.
+  const buttonsOf = (element) => (element.matches("form") ? [...element.querySelectorAll("button")] : [element]);
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const { elt, requestConfig } = event.detail;
+    if (requestConfig.verb !== "post") return;
+    if (elt.dataset.busy) { event.preventDefault(); return; }
+    elt.dataset.busy = "yes";
+    for (const button of buttonsOf(elt)) button.setAttribute("aria-disabled", "true");
+  });
+  document.addEventListener("htmx:afterRequest", (event) => {
+    const { elt } = event.detail;
+    delete elt.dataset.busy;
+    for (const button of buttonsOf(elt)) button.removeAttribute("aria-disabled");
   });
 
   // Errors are told where actions are told of, whatever was to be exchanged.
