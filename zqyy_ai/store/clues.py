@@ -71,7 +71,10 @@ class ShownClue:
 def clues_of_member(connection: Connection, site_id: int, member_id: int, *, rows: int) -> list[ShownClue]:
     """By source, in the order of their writing; at most `rows`."""
     wanted = {"site_id": site_id, "member_id": member_id, "rows": rows}
-    return [ShownClue(**{**row, "created_at": _moment(row["created_at"])}) for row in connection.execute(named_queries("clues")["of_member"], wanted)]
+    return [
+        ShownClue(**{**row, "created_at": _moment(row["created_at"])})
+        for row in connection.execute(named_queries("clues")["of_member"], wanted)
+    ]
 
 
 def _moment(text: Any) -> datetime | None:

@@ -94,14 +94,18 @@ class SitePrewarm:
 
 def fresh_by_site(connection: Connection, site_ids: Iterable[int], *, now: datetime) -> dict[int, SitePrewarm]:
     """Of each site, also of those that have none."""
-    wanted = {
-        "site_ids": list(site_ids),
-        "cache_types": [app.cache_type for app in APPS.values() if app.cache_type.startswith("app2")],
-        "target_ids": [str(window) for window in WINDOW_KEYS],
-        "now": now,
-    }
-    found = {row["site_id"]: SitePrewarm(**row) for row in connection.execute(named_queries("prewarm_windows")["fresh_by_site"], wanted)}
-    return {site_id: found.get(site_id) or SitePrewarm(site_id, 0, None) for site_id in wanted["site_ids"]}
+    wanted = list(site_ids)
+    rows = connection.execute(
+        named_queries("prewarm_windows")["fresh_by_site"],
+        {
+            "site_ids": wanted,
+            "cache_types": [app.cache_type for app in APPS.values() if app.cache_type.startswith("app2")],
+            "target_ids": [str(window) for window in WINDOW_KEYS],
+            "now": now,
+        },
+    )
+    found = {row["site_id"]: SitePrewarm(**row) for row in rows}
+    return {site_id: found.get(site_id) or SitePrewarm(site_id, 0, None) for site_id in wanted}
 
 
 @dataclass(frozen=True, slots=True)

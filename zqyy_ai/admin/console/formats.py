@@ -93,10 +93,11 @@ def between(begin: datetime | None, end: datetime | None) -> str:
 def pretty_json(value: Any) -> str:
     """Indented, with Chinese as it is; text that is JSON is read first, other text stays."""
     if isinstance(value, str):
+        text = value
         try:
-            value = json.loads(value)
+            value = json.loads(text)
         except (ValueError, RecursionError):
-            return value
+            return text
     try:
         return json.dumps(value, ensure_ascii=False, indent=2, default=str)
     except (ValueError, RecursionError):

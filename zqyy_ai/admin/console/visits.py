@@ -128,4 +128,3 @@ async def _administrator(visit: TheVisit) -> Visit:
 
 OperatorVisit = Annotated[Visit, Depends(_operator)]
 AdministratorVisit = Annotated[Visit, Depends(_administrator)]
-

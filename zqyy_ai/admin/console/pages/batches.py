@@ -42,7 +42,8 @@ def show(request: Request, visit: TheVisit) -> Response:
         "batches.html",
         site=site,
         batches=[
-            (one, cost_cny(settings, tokens=one.tokens, input_tokens=0, output_tokens=0), _eta_seconds(one, now.timestamp())) for one in found
+            (one, cost_cny(settings, tokens=one.tokens, input_tokens=0, output_tokens=0), _eta_seconds(one, now.timestamp()))
+            for one in found
         ],
         apps=[APPS[app] for app in AppType],
         assistant_apps={app.value for app in ASSISTANT_APPS},

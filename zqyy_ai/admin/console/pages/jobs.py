@@ -134,7 +134,9 @@ def detail(request: Request, visit: TheVisit, job_id: str) -> Response:
 def try_again(visit: OperatorVisit, job_id: str) -> Response:
     made = retry(needed_id(job_id, "任务编号"), visit.access)
     return done(
-        f"已登记任务 {made.trigger_job_id}，只做任务 {made.retry_of} 没有完成的步骤", link=f"/jobs?job_id={made.trigger_job_id}", link_text="查看任务"
+        f"已登记任务 {made.trigger_job_id}，只做任务 {made.retry_of} 没有完成的步骤",
+        link=f"/jobs?job_id={made.trigger_job_id}",
+        link_text="查看任务",
     )
 
 

@@ -69,7 +69,14 @@ def show(
         found=found,
         filters=filters,
         query={**filters, "site_id": visit.site_id},
-        statuses={"success": "成功", "failed": "失败（含被拦下）", "timeout": "超时", "reused": "复用", "running": "调用中", "pending": "准备中"},
+        statuses={
+            "success": "成功",
+            "failed": "失败（含被拦下）",
+            "timeout": "超时",
+            "reused": "复用",
+            "running": "调用中",
+            "pending": "准备中",
+        },
         opened=f"/logs/{opened}" if opened else None,
     )
 

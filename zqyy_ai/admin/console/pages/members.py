@@ -150,4 +150,6 @@ def run(
         assistant_id=id_of(assistant_id, "助教编号"),
     )
     job_id = start_app_run(app, body, visit.access, needs_note=False)
-    return done(f"{names.app_title(app.value)} 正在重新生成（任务 {job_id}），完成后自动显示", link=f"/jobs?job_id={job_id}", link_text="查看任务")
+    return done(
+        f"{names.app_title(app.value)} 正在重新生成（任务 {job_id}），完成后自动显示", link=f"/jobs?job_id={job_id}", link_text="查看任务"
+    )

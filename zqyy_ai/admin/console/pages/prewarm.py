@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
@@ -15,10 +15,9 @@ from zqyy_ai.admin.routes.manual_events import ManualEventType, ManualTriggerReq
 from zqyy_ai.domain.apps import AppType, finance_app_of
 from zqyy_ai.domain.number_check import NUMBER_CHECK
 from zqyy_ai.domain.windows import AREA_TITLES, TIME_DIMENSION_TITLES, WINDOW_KEYS, Area, TimeDimension, WindowKey
-from zqyy_ai.engine.batches import HISTORY
-from zqyy_ai.engine.member_requests import batch_progress, expected_call
-from zqyy_ai.engine.prices import cost_cny
+from zqyy_ai.engine.member_requests import HISTORY, BatchProgress, batch_progress, expected_call
 from zqyy_ai.engine.prewarm_requests import PrewarmProgress, prewarm_progress
+from zqyy_ai.engine.prices import cost_cny
 from zqyy_ai.settings import Settings
 from zqyy_ai.store import cache, job_pages, prewarm_windows, run_logs
 from zqyy_ai.store.prewarm_windows import PrewarmWindow, WindowState
@@ -83,7 +82,8 @@ def show(request: Request, visit: TheVisit) -> Response:
 
 def _rows(windows: dict[WindowKey, PrewarmWindow]) -> list[tuple[str, str, list[PrewarmWindow]]]:
     return [
-        (dimension.value, title, [windows[WindowKey(dimension, area)] for area in Area]) for dimension, title in TIME_DIMENSION_TITLES.items()
+        (dimension.value, title, [windows[WindowKey(dimension, area)] for area in Area])
+        for dimension, title in TIME_DIMENSION_TITLES.items()
     ]
 
 
@@ -134,7 +134,7 @@ def _of_prewarm(far: PrewarmProgress, job: job_pages.JobRow, settings: Settings,
     )
 
 
-def _of_batch(far: Any, batch: prewarm_windows.WindowBatch, settings: Settings, now: datetime) -> Progress:
+def _of_batch(far: BatchProgress, batch: prewarm_windows.WindowBatch, settings: Settings, now: datetime) -> Progress:
     is_over = far.ended == far.total
     return Progress(
         title=f"手动运行 {far.total} 个窗口",
