@@ -1,6 +1,5 @@
 """Work that is started through the API and done by a run: one application waited for, and batches. On demo members, with the emulator."""
 
-import contextlib
 import json
 import threading
 import time
@@ -16,49 +15,19 @@ from fastapi.testclient import TestClient
 from starlette.types import Message, Scope
 
 from zqyy_ai.admin.routes import app_runs
-from zqyy_ai.devkit.emulator import running_emulator
 from zqyy_ai.domain.access import Role
 from zqyy_ai.domain.apps import AppType
 from zqyy_ai.domain.runtime_context import LIVE, RuntimeContext, RuntimeMode
 from zqyy_ai.engine.batches import CANCELLED
 from zqyy_ai.engine.call_pauses import pause_calls
 from zqyy_ai.store import runtime_contexts
-from zqyy_ai.store.database import Database
 from zqyy_ai_tests.admin.callers import Api, open_api
 from zqyy_ai_tests.admin.rows import today
-from zqyy_ai_tests.conftest import fresh_database, template_database
-from zqyy_ai_tests.engine.member_bench import DEMO_TEMPLATE, FINAL, OTHER_SITE, PASSING, SITE, MemberBench, fill
-from zqyy_ai_tests.engine.workbench import EmulatorControl, wait_until
-from zqyy_ai_tests.restored_database import remember, restore
+from zqyy_ai_tests.engine.member_bench import FINAL, OTHER_SITE, PASSING, SITE, MemberBench
+from zqyy_ai_tests.engine.workbench import wait_until
 
 AI = "/api/admin/ai"
 Row = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def module_emulator() -> Iterator[EmulatorControl]:
-    with running_emulator() as running, contextlib.closing(EmulatorControl(running)) as control:
-        yield control
-
-
-@pytest.fixture(scope="module")
-def module_demo_database(server_url: str, migrated_template: str) -> Iterator[Database]:
-    template = template_database(server_url, DEMO_TEMPLATE, fill, migrated_template)
-    with fresh_database(server_url, template) as url, Database(url, max_connections=16, application_name="zqyy_ai tests") as opened:
-        remember(opened)
-        yield opened
-
-
-@pytest.fixture
-def bench(module_demo_database: Database, module_emulator: EmulatorControl) -> Iterator[MemberBench]:
-    restore(module_demo_database)
-    module_emulator.reset()
-    with (
-        module_demo_database.autocommit() as connection,
-        contextlib.closing(MemberBench(module_demo_database, module_emulator, connection)) as bench,
-    ):
-        bench.bring_finance_up_to_date()
-        yield bench
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """What things are called on the pages. Values that are not known are shown as they are: other systems write rows too."""
 
+import re
+
 from zqyy_ai.domain.access import Role
 from zqyy_ai.domain.apps import APPS
 from zqyy_ai.domain.events import EventName, EventType
@@ -124,6 +126,35 @@ ERROR_ADVICE: dict[str, str] = {
     "database_lost": "数据库连接中断：自动继续",
     "no_data": "没有可询问的数据，给出固定回答，未调用模型",
 }
+
+
+# What the API's words for a form's fields are on the pages.
+_FIELD_TITLES: dict[str, str] = {
+    "member_ids": "会员编号",
+    "member_id": "会员编号",
+    "assistant_id": "助教编号",
+    "site_id": "门店编号",
+    "note_content": "备注内容",
+    "noted_by_name": "填写人",
+    "target_id": "目标",
+    "time_dimension": "时间维度",
+    "area": "区域",
+    "app_types": "应用",
+    "app_type": "应用",
+    "event_type": "事件",
+    "cron_expression": "cron 表达式",
+    "description": "说明",
+    "reason": "原因",
+    "batch_id": "批次编号",
+    "date_from": "起始日",
+    "date_to": "截止日",
+}
+_FIELD = re.compile(rf"\b(?:(?:body|query|path)(?:：|\.))?({'|'.join(_FIELD_TITLES)})\b")
+
+
+def with_field_titles(detail: str) -> str:
+    """`body.cron_expression：应为五段` as cron 表达式：应为五段."""
+    return _FIELD.sub(lambda found: _FIELD_TITLES[found[1]], detail)
 
 
 def app_title(app_type: str | None) -> str:

@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 
-from zqyy_ai.admin.console import sign_in, static_files
+from zqyy_ai.admin.console import names, sign_in, static_files
 from zqyy_ai.admin.console.pages import PAGES
 from zqyy_ai.admin.console.rendering import go_to, is_htmx, render
 from zqyy_ai.admin.console.visits import SignInNeeded
@@ -26,9 +26,8 @@ def _problem_page(request: Request, problem: Problem, title: str) -> Response | 
     if request.url.path.startswith("/api/") or not (is_htmx(request) or "text/html" in request.headers.get("accept", "")):
         return None
     template = "problem_flash.html" if is_htmx(request) else "problem.html"
-    return render(
-        request, None, template, http_status=problem.status, title=title, detail=problem.detail, request_id=request_id_of(request)
-    )
+    detail = names.with_field_titles(problem.detail)
+    return render(request, None, template, http_status=problem.status, title=title, detail=detail, request_id=request_id_of(request))
 
 
 async def _to_the_login(request: Request, _error: Exception) -> Response:
