@@ -62,10 +62,10 @@ def visit(browser: Browser, origin: str, token: str, width: int = WIDE) -> Itera
     context.on("request", asked)
     visiting.open("/login")
     visiting.page.fill("#token", token)
-    visiting.page.click("text=登录 >> visible=true >> css=button")
+    visiting.page.get_by_role("button", name="登录").click()
     expect(visiting.page.locator("#main")).to_be_visible()
     try:
         yield visiting
-        assert visiting.complaints == []
+        assert not visiting.complaints, visiting.complaints
     finally:
         context.close()

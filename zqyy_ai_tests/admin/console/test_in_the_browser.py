@@ -98,7 +98,7 @@ def test_one_thing_leads_to_the_next_in_the_drawer(api: Api, server: Server, bro
         expect(drawer.locator("mark").first).to_have_text("99.9%")
         expect(drawer.get_by_text("run-abc")).to_have_attribute("href", "http://127.0.0.1:3000/runs/run-abc")
         drawer.get_by_text("查看窗口").click()
-        expect(drawer).to_contain_text("本月 · 全店")
+        expect(drawer).to_contain_text("历史版本")
         drawer.get_by_label("关闭").click()
         expect(drawer).to_have_count(0)
         visiting.open(f"/members?site_id={SITE}&member_id={MEMBER}")
@@ -108,7 +108,7 @@ def test_one_thing_leads_to_the_next_in_the_drawer(api: Api, server: Server, bro
 
 def test_whoever_was_logged_out_meanwhile_comes_to_the_login(api: Api, server: Server, browser: Browser, furniture: Furniture) -> None:
     with visit(browser, server.url, api.token(Role.VIEWER)) as visiting:
-        visiting.open("/jobs")
+        visiting.open_live("/jobs")
         visiting.page.context.clear_cookies()
         visiting.page.locator(f"a[aria-label='任务 {furniture.job_id} 的详情']").click()
         expect(visiting.page).to_have_title("登录 · zqyy_ai 控制台")

@@ -241,7 +241,7 @@ def test_a_wrong_address_is_answered_with_a_page_that_says_what_is_right(api: Ap
     [
         ("/prewarm/run", {"site_id": SITE}, "请指定窗口"),
         ("/prewarm/run", {"site_id": SITE, "area": "roof"}, "区域"),
-        ("/prewarm/run", {"target_id": "this_month__all"}, "site_id"),
+        ("/prewarm/run", {"target_id": "this_month__all"}, "门店编号"),
         ("/prewarm/run-missing", {"site_id": SITE, "scope": "some"}, "missing 或 all"),
         ("/jobs", {"event_type": "note_created", "event_site_id": SITE, "member_id": 7}, "备注"),
         ("/jobs", {"event_type": "consumption", "event_site_id": SITE}, "请填写会员编号"),

@@ -48,9 +48,12 @@
   document.addEventListener("console:done", (event) => {
     say(event.detail);
     for (const place of document.querySelectorAll("[data-clear-on-done]")) place.replaceChildren();
+    for (const form of byId("live")?.querySelectorAll("form") ?? []) form.reset();
     refresh();
     refreshDrawer();
   });
+
+  let actionsUnderWay = 0;
 
   // An action is asked for once, however often its button is clicked.
   const buttonsOf = (element) => (element.matches("form") ? [...element.querySelectorAll("button")] : [element]);
@@ -59,12 +62,16 @@
     if (requestConfig.verb !== "post") return;
     if (elt.dataset.busy) { event.preventDefault(); return; }
     elt.dataset.busy = "yes";
+    actionsUnderWay += 1;
     for (const button of buttonsOf(elt)) button.setAttribute("aria-disabled", "true");
   });
   document.addEventListener("htmx:afterRequest", (event) => {
-    const { elt } = event.detail;
+    const { elt, requestConfig } = event.detail;
+    if (requestConfig.verb !== "post") return;
     delete elt.dataset.busy;
     for (const button of buttonsOf(elt)) button.removeAttribute("aria-disabled");
+    actionsUnderWay -= 1;
+    catchUp();
   });
 
   // Errors are told where actions are told of, whatever was to be exchanged.
@@ -88,10 +95,21 @@
 
   let refreshing = false;
   let refreshAgain = false;
+  let drawerWaits = false;
+
+  // An element that is exchanged while it asks for something, or while somebody is asked about it, would lose that.
+  const mustWait = () => actionsUnderWay > 0 || byId("confirm")?.open;
+
+  function catchUp() {
+    if (mustWait()) return;
+    if (refreshAgain) { refreshAgain = false; refresh(); }
+    if (drawerWaits) { drawerWaits = false; refreshDrawer(); }
+  }
 
   async function refresh() {
     const live = byId("live");
     if (!live) return;
+    if (mustWait()) { refreshAgain = true; return; }
     if (refreshing) { refreshAgain = true; return; }
     // Nothing is taken away from under somebody's hands.
     if (live.contains(document.activeElement) && document.activeElement.matches("input:not([type=checkbox]), textarea, select")) {
@@ -105,13 +123,16 @@
       restore(kept);
     } catch { /* the next one comes */ } finally {
       refreshing = false;
-      if (refreshAgain) { refreshAgain = false; refresh(); }
+      catchUp();
     }
   }
 
   function keep(live) {
     const named = (element) => element.id || element.dataset.keep;
     return {
+      written: [...live.querySelectorAll("input[id]:not([type=checkbox]), textarea[id]")]
+        .filter((field) => field.value !== field.defaultValue)
+        .map((field) => [field.id, field.value]),
       checked: [...live.querySelectorAll("input:checked")].map((box) => `${box.name}=${box.value}`),
       open: [...live.querySelectorAll("details[open]")].map(named).filter(Boolean),
       focused: live.contains(document.activeElement) ? document.activeElement.id || document.activeElement.getAttribute("href") : null,
@@ -119,12 +140,13 @@
     };
   }
 
-  function restore({ checked, open, focused, scrolled }) {
+  function restore({ written, checked, open, focused, scrolled }) {
     const live = byId("live");
     if (!live) return;
     for (const box of live.querySelectorAll("input[type=checkbox]")) {
       if (checked.includes(`${box.name}=${box.value}`)) box.checked = true;
     }
+    for (const [id, value] of written) if (byId(id)) byId(id).value = value;
     countChosen();
     for (const details of live.querySelectorAll("details")) if (open.includes(details.id || details.dataset.keep)) details.open = true;
     [...live.querySelectorAll(".table-scroll")].forEach((place, number) => { place.scrollLeft = scrolled[number] || 0; });
@@ -134,6 +156,7 @@
   }
 
   function refreshDrawer() {
+    if (mustWait()) { drawerWaits = true; return; }
     const body = byId("drawer-body");
     const shown = body?.querySelector("[data-drawer-path]");
     if (byId("drawer")?.open && shown) htmx.ajax("GET", shown.dataset.drawerPath, { target: "#drawer-body", swap: "innerHTML" });
@@ -173,7 +196,7 @@
   function came(type) {
     const wanted = (byId("live")?.dataset.live || "").split(" ");
     if (type !== "reset" && !wanted.includes(type)) return;
-    gathering ||= setTimeout(() => { gathering = null; refresh(); }, GATHER_MS);
+    gathering ||= setTimeout(() => { gathering = null; refresh(); refreshDrawer(); }, GATHER_MS);
   }
 
   // ---- The drawer, and questions ---------------------------------------------------------------------------------------------------
@@ -185,13 +208,23 @@
     if (!drawer.open) drawer.showModal();
   });
 
+  // Closed before it came: then it is not wanted any more.
+  let drawerRequest = null;
+  document.addEventListener("htmx:beforeSend", (event) => {
+    if (event.detail.target?.id === "drawer-body") drawerRequest = event.detail.xhr;
+  });
+  byId("drawer")?.addEventListener("close", () => drawerRequest?.abort());
+
   document.addEventListener("htmx:confirm", (event) => {
     if (!event.detail.question) return;
     event.preventDefault();
     const dialog = byId("confirm");
     byId("confirm-text").textContent = event.detail.question;
     dialog.returnValue = "no";
-    dialog.addEventListener("close", () => { if (dialog.returnValue === "yes") event.detail.issueRequest(true); }, { once: true });
+    dialog.addEventListener("close", () => {
+      if (dialog.returnValue === "yes") event.detail.issueRequest(true);
+      catchUp();
+    }, { once: true });
     dialog.showModal();
     dialog.querySelector('[value="yes"]').focus();
   });
