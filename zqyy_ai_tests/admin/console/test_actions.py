@@ -17,6 +17,8 @@ from zqyy_ai_tests.admin.console.browsers import Visit, visit
 from zqyy_ai_tests.admin.live_clients import Server, running_server
 from zqyy_ai_tests.engine.member_bench import FINAL, SITE, MemberBench
 
+pytestmark = pytest.mark.journey
+
 DRAWER = "#drawer[open]"
 
 
@@ -55,7 +57,7 @@ def cells(page: Page, state: str) -> int:
 @contextmanager
 def prewarm_run(bench: MemberBench) -> Iterator[PrewarmRun]:
     """The run that Dagster's sensor would ask for."""
-    with PrewarmRun(bench.engine(), SITE, WINDOW_KEYS, run_id="run-prewarm", asked_by_sensor=True) as prewarm:
+    with PrewarmRun(bench.engine(), SITE, list(WINDOW_KEYS), run_id="run-prewarm", asked_by_sensor=True) as prewarm:
         yield prewarm
 
 

@@ -12,6 +12,8 @@ from zqyy_ai_tests.admin.console.browsers import NARROW, WIDE, visit
 from zqyy_ai_tests.admin.console.furniture import MEMBER, Furniture, pages_of
 from zqyy_ai_tests.admin.live_clients import Server, running_server
 
+pytestmark = pytest.mark.journey
+
 DRAWER = "#drawer[open]"
 
 

@@ -24,6 +24,8 @@ from zqyy_ai_tests.admin.live_clients import LONG_SECONDS, Server, running_serve
 from zqyy_ai_tests.admin.rows import add_alert
 from zqyy_ai_tests.engine.workbench import wait_until
 
+pytestmark = pytest.mark.journey
+
 SOON_MS = 2_000
 
 

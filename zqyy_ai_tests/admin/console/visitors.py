@@ -1,6 +1,7 @@
 """Somebody who looks at the console without a browser: a login's cookie, the pages' CSRF token."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +16,21 @@ class Visitor:
     client: TestClient
 
     def get(self, path: str) -> httpx.Response:
-        return self.client.get(path, follow_redirects=False)
+        return self._asked(path, {})
 
     def part(self, path: str) -> httpx.Response:
         """As htmx asks."""
-        return self.client.get(path, headers={"HX-Request": "true"}, follow_redirects=False)
+        return self._asked(path, {"HX-Request": "true"})
 
-    def post(self, path: str, *, csrf: bool = True, **form: Any) -> httpx.Response:
-        headers = {"HX-Request": "true"} | ({"X-CSRF-Token": self.csrf_token} if csrf else {})
-        return self.client.post(path, data=form, headers=headers, follow_redirects=False)
+    def _asked(self, path: str, headers: dict[str, str]) -> httpx.Response:
+        answer: httpx.Response = self.client.get(path, headers=headers, follow_redirects=False)
+        return answer
+
+    def post(self, path: str, form: Mapping[str, Any] | None = None, *, csrf_token: str | None = None) -> httpx.Response:
+        """With the pages' own CSRF token where none is given."""
+        headers = {"HX-Request": "true", "X-CSRF-Token": self.csrf_token if csrf_token is None else csrf_token}
+        answer: httpx.Response = self.client.post(path, data=form, headers=headers, follow_redirects=False)
+        return answer
 
     @property
     def csrf_token(self) -> str:

@@ -5,6 +5,9 @@
   const STREAM_RETRY_MS = 3000;
   const POLL_MS = 5000;
   const GATHER_MS = 250;
+  const DOUBLE_CLICK_MS = 1000;
+  // Marks what the page asks by itself.
+  const REFRESH = "X-Console-Refresh";
 
   const byId = (id) => document.getElementById(id);
   const script = document.currentScript;
@@ -45,38 +48,50 @@
     return own;
   }
 
-  document.addEventListener("console:done", (event) => {
-    say(event.detail);
+  function done(told) {
+    say(told);
     for (const place of document.querySelectorAll("[data-clear-on-done]")) place.replaceChildren();
     for (const form of byId("live")?.querySelectorAll("form") ?? []) form.reset();
     refresh();
     refreshDrawer();
-  });
+  }
 
   let actionsUnderWay = 0;
+  let lastAsked = "";
+  let lastEndedAt = 0;
 
-  // An action is asked for once, however often its button is clicked.
-  const buttonsOf = (element) => (element.matches("form") ? [...element.querySelectorAll("button")] : [element]);
-  document.addEventListener("htmx:beforeRequest", (event) => {
-    const { elt, requestConfig } = event.detail;
+  // An action is asked for once, however often its button is clicked. The request itself is listened to, not htmx's events: those are lost
+  // with an element that was exchanged meanwhile.
+  document.addEventListener("htmx:beforeSend", (event) => {
+    const { elt, xhr, requestConfig } = event.detail;
     if (requestConfig.verb !== "post") return;
-    if (elt.dataset.busy) { event.preventDefault(); return; }
+    const asked = `${requestConfig.path}?${new URLSearchParams(requestConfig.formData)}`;
+    if (elt.dataset.busy || (asked === lastAsked && performance.now() - lastEndedAt < DOUBLE_CLICK_MS)) { event.preventDefault(); return; }
+    lastAsked = asked;
+    const buttons = elt.matches("form") ? [...elt.querySelectorAll("button")] : [elt];
     elt.dataset.busy = "yes";
+    for (const button of buttons) button.setAttribute("aria-disabled", "true");
     actionsUnderWay += 1;
-    for (const button of buttonsOf(elt)) button.setAttribute("aria-disabled", "true");
-  });
-  document.addEventListener("htmx:afterRequest", (event) => {
-    const { elt, requestConfig } = event.detail;
-    if (requestConfig.verb !== "post") return;
-    delete elt.dataset.busy;
-    for (const button of buttonsOf(elt)) button.removeAttribute("aria-disabled");
-    actionsUnderWay -= 1;
-    catchUp();
+    xhr.addEventListener("loadend", () => {
+      actionsUnderWay -= 1;
+      lastEndedAt = performance.now();
+      delete elt.dataset.busy;
+      for (const button of buttons) button.removeAttribute("aria-disabled");
+      const told = JSON.parse(xhr.getResponseHeader("HX-Trigger") || "{}")["console:done"];
+      if (told) done(told);
+      catchUp();
+    });
   });
 
   // Errors are told where actions are told of, whatever was to be exchanged.
   document.addEventListener("htmx:beforeSwap", (event) => {
-    const { xhr } = event.detail;
+    const { xhr, requestConfig } = event.detail;
+    if (requestConfig.headers[REFRESH] && mustWait()) {
+      event.detail.shouldSwap = false;
+      if (event.detail.target.id === "live") refreshAgain = true;
+      else drawerWaits = true;
+      return;
+    }
     if (xhr.status >= 400) {
       event.detail.shouldSwap = false;
       if (isQuiet(event)) return;
@@ -98,7 +113,13 @@
   let drawerWaits = false;
 
   // An element that is exchanged while it asks for something, or while somebody is asked about it, would lose that.
-  const mustWait = () => actionsUnderWay > 0 || byId("confirm")?.open;
+  const mustWait = () => actionsUnderWay > 0 || isPressing || byId("confirm")?.open;
+  let isPressing = false;
+  document.addEventListener("pointerdown", () => { isPressing = true; });
+  for (const end of ["pointerup", "pointercancel"]) {
+    // After the click that comes of it.
+    document.addEventListener(end, () => setTimeout(() => { isPressing = false; catchUp(); }));
+  }
 
   function catchUp() {
     if (mustWait()) return;
@@ -117,38 +138,48 @@
       return;
     }
     refreshing = true;
-    const kept = keep(live);
     try {
-      await htmx.ajax("GET", location.href, { target: "#live", select: "#live", swap: "outerHTML" });
-      restore(kept);
+      await htmx.ajax("GET", location.href, { target: "#live", select: "#live", swap: "outerHTML", headers: { [REFRESH]: "yes" } });
     } catch { /* the next one comes */ } finally {
       refreshing = false;
       catchUp();
     }
   }
 
+  // What somebody has done on the page until the moment at which its part is exchanged.
+  let kept = null;
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (event.detail.requestConfig.headers[REFRESH] && event.detail.shouldSwap) kept = keep(event.detail.target);
+  });
+  document.addEventListener("htmx:afterSwap", () => {
+    if (kept) restore(kept);
+    kept = null;
+  });
+
+  const unfoldable = (part) => [...part.querySelectorAll("details")].map((details, number) => [details.id || details.dataset.keep || number, details]);
+
   function keep(live) {
-    const named = (element) => element.id || element.dataset.keep;
     return {
+      id: live.id,
       written: [...live.querySelectorAll("input[id]:not([type=checkbox]), textarea[id]")]
         .filter((field) => field.value !== field.defaultValue)
         .map((field) => [field.id, field.value]),
       checked: [...live.querySelectorAll("input:checked")].map((box) => `${box.name}=${box.value}`),
-      open: [...live.querySelectorAll("details[open]")].map(named).filter(Boolean),
+      open: unfoldable(live).filter(([, details]) => details.open).map(([name]) => name),
       focused: live.contains(document.activeElement) ? document.activeElement.id || document.activeElement.getAttribute("href") : null,
       scrolled: [...live.querySelectorAll(".table-scroll")].map((place) => place.scrollLeft),
     };
   }
 
-  function restore({ written, checked, open, focused, scrolled }) {
-    const live = byId("live");
+  function restore({ id, written, checked, open, focused, scrolled }) {
+    const live = byId(id);
     if (!live) return;
     for (const box of live.querySelectorAll("input[type=checkbox]")) {
       if (checked.includes(`${box.name}=${box.value}`)) box.checked = true;
     }
-    for (const [id, value] of written) if (byId(id)) byId(id).value = value;
+    for (const [field, value] of written) if (byId(field)) byId(field).value = value;
     countChosen();
-    for (const details of live.querySelectorAll("details")) if (open.includes(details.id || details.dataset.keep)) details.open = true;
+    for (const [name, details] of unfoldable(live)) if (open.includes(name)) details.open = true;
     [...live.querySelectorAll(".table-scroll")].forEach((place, number) => { place.scrollLeft = scrolled[number] || 0; });
     if (focused && document.activeElement === document.body) {
       (byId(focused) || live.querySelector(`a[href="${CSS.escape(focused)}"]`) || [...live.querySelectorAll("a")].find((a) => a.getAttribute("href") === focused))?.focus({ preventScroll: true });
@@ -159,7 +190,7 @@
     if (mustWait()) { drawerWaits = true; return; }
     const body = byId("drawer-body");
     const shown = body?.querySelector("[data-drawer-path]");
-    if (byId("drawer")?.open && shown) htmx.ajax("GET", shown.dataset.drawerPath, { target: "#drawer-body", swap: "innerHTML" });
+    if (byId("drawer")?.open && shown) htmx.ajax("GET", shown.dataset.drawerPath, { target: "#drawer-body", swap: "innerHTML", headers: { [REFRESH]: "yes" } });
   }
 
   let stream = null;
@@ -204,7 +235,7 @@
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id !== "drawer-body") return;
     const drawer = byId("drawer");
-    byId("drawer-flash")?.replaceChildren();
+    if (!event.detail.requestConfig.headers[REFRESH]) byId("drawer-flash")?.replaceChildren();
     if (!drawer.open) drawer.showModal();
   });
 
