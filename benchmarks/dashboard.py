@@ -91,7 +91,7 @@ def measure(*, logs: int, seconds: int) -> DashboardFigures:
         with EmbeddedPostgres(Path(folder) / "postgres") as server:
             url = server.ensure_database(APPLICATION_DATABASE)
             migrate(url)
-            fill_seconds = _timed(lambda: _fill(url, logs))
+            fill_seconds = _timed(lambda: fill_run_logs(url, logs))
             with Database(url, max_connections=2) as database:
                 close_seconds = _timed(lambda: close_hours(database.within(ALL_SITES), most_seconds=3_600))
                 with database.transaction() as connection:
@@ -123,7 +123,8 @@ def _timed(work: Callable[[], object]) -> float:
     return time.monotonic() - started
 
 
-def _fill(url: str, logs: int) -> None:
+def fill_run_logs(url: str, logs: int) -> None:
+    """`SITES` halls, and so many rows spread over `DAYS` days."""
     with psycopg.connect(url, autocommit=True) as connection:
         indexes = connection.execute(
             "SELECT format('biz.%I', indexname), indexdef FROM pg_indexes WHERE schemaname = 'biz' AND tablename = 'ai_run_logs'"
