@@ -19,7 +19,7 @@ USE_PIPS_MIRROR := mirror="$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get glob
 	if [ -z "$$UV_DEFAULT_INDEX" ] && [ -n "$$mirror" ]; then export UV_DEFAULT_INDEX="$$mirror"; fi
 INSTALL := $(UV) pip install --quiet --python $(VENV)/bin/python
 
-.PHONY: help demo dev test check lint bench chaos lock clean python-version
+.PHONY: help demo dev test check lint bench chaos screenshots lock clean python-version
 .DELETE_ON_ERROR:
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo 'make check   代码检查、类型、模块边界与测试（与 CI 相同）'
 	@echo 'make bench   性能测量，结果见 benchmarks/'
 	@echo 'make chaos   运行中的故障（SEED=数字，ONLY=场景），结果见 docs/reliability.md'
+	@echo 'make screenshots  控制台各页面的截图，写入 docs/screenshots/（需要 Chromium，见 .ci/system-packages）'
 	@echo 'make lock    重新锁定依赖版本'
 	@echo 'make clean   删除环境、缓存与演示数据'
 
@@ -56,6 +57,9 @@ bench: $(DEV)
 
 chaos: $(DEV)
 	@$(VENV)/bin/python -m benchmarks.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
+
+screenshots: $(DEV)
+	@$(VENV)/bin/python -W ignore -m zqyy_ai_tests.admin.console.screenshots
 
 lock: $(UV)
 	@$(USE_PIPS_MIRROR); \

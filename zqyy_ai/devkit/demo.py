@@ -15,15 +15,18 @@ from rich.table import Table
 
 from zqyy_ai.devkit.demo_events import FiredEvent, await_ends, fire_events, show_answers, show_ends
 from zqyy_ai.devkit.stack import Narrator, RunningStack, StackAddresses
+from zqyy_ai.domain.access import Role
 from zqyy_ai.domain.business_clock import SystemClock, business_date_at
 from zqyy_ai.domain.errors import PermanentError
 from zqyy_ai.engine.prewarm_requests import PrewarmProgress, prewarm_progress, request_prewarm
+from zqyy_ai.store import api_tokens
 from zqyy_ai.store.database import Database
 from zqyy_ai.terminal import PrewarmOutcome, outcome_table, watch_prewarm
 
 DEMO_SITES = 3
 DEMO_DAYS = 400
 DEMO_SITE_ID = 1001
+_NAME_OF_ITS_TOKEN = "演示"
 # Beside the time that a step may take: for a run to start, for rate and slot, for what is sent back and comes again.
 _SECONDS_BETWEEN_STEPS = 120.0
 
@@ -91,7 +94,8 @@ class Demo:
                 self._console.print(progress.error_message, style="red")
             show_insights(self._console, sample_insights(database, self._site_id))
             are_events_good = self._show_events(database, fired, stack)
-        show_addresses(self._console, stack.addresses, progress.run_id)
+            token = demo_token(database) if self._may_fill else None
+        show_addresses(self._console, stack.addresses, run_id=progress.run_id, token=token)
         return outcome.is_good and are_events_good
 
     def fire_events(self, database: Database) -> list[FiredEvent]:
@@ -159,8 +163,19 @@ def show_insights(console: Console, insights: Iterable[Insight]) -> None:
     console.print(table)
 
 
-def show_addresses(console: Console, addresses: StackAddresses, run_id: str | None = None) -> None:
-    lines = [("Dagster", addresses.dagster_url)]
+def demo_token(database: Database) -> str:
+    """An administrator's, for the demo's own database alone: a new one each time, the former ones are of no use any more."""
+    with database.transaction() as connection:
+        for former in api_tokens.list_tokens(connection):
+            if former.name == _NAME_OF_ITS_TOKEN and former.revoked_at is None:
+                api_tokens.revoke(connection, former.id)
+        return api_tokens.create(connection, name=_NAME_OF_ITS_TOKEN, role=Role.ADMIN, site_ids=None)
+
+
+def show_addresses(console: Console, addresses: StackAddresses, *, run_id: str | None = None, token: str | None = None) -> None:
+    """`token`: one that can be shown; else the line says how to make one."""
+    lines = [("控制台", f"{addresses.admin_url}/"), ("登录令牌", token or "zqyy-ai token create --role admin --sites all --name 您的名字")]
+    lines.append(("Dagster", addresses.dagster_url))
     if run_id:
         lines.append(("本次运行", f"{addresses.dagster_url}/runs/{run_id}"))
     lines.append(("管理接口", f"{addresses.admin_url}/api/openapi.json"))

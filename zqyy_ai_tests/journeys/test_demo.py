@@ -23,5 +23,7 @@ def test_the_demo_prewarms_a_site_plays_events_shows_what_came_out_and_leaves_no
     assert "member_retention_clue" in demo.stdout
     dagster, emulator = (f"http://127.0.0.1:{home.environment[port]}/" for port in ("ZQYY_DAGSTER_PORT", "ZQYY_EMULATOR_PORT"))
     assert f"{dagster}runs/" in demo.stdout
+    assert f"控制台：http://127.0.0.1:{home.environment['ZQYY_PORT']}/" in demo.stdout
+    assert "登录令牌：zqyy_" in demo.stdout
     assert emulator in demo.stdout
     assert demo.stderr == ""
