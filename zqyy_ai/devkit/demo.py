@@ -26,7 +26,7 @@ from zqyy_ai.terminal import PrewarmOutcome, outcome_table, watch_prewarm
 DEMO_SITES = 3
 DEMO_DAYS = 400
 DEMO_SITE_ID = 1001
-_NAME_OF_ITS_TOKEN = "演示"
+_DEMO_LOGIN = "演示"
 # Beside the time that a step may take: for a run to start, for rate and slot, for what is sent back and comes again.
 _SECONDS_BETWEEN_STEPS = 120.0
 
@@ -167,9 +167,9 @@ def demo_token(database: Database) -> str:
     """An administrator's, for the demo's own database alone: a new one each time, the former ones are of no use any more."""
     with database.transaction() as connection:
         for former in api_tokens.list_tokens(connection):
-            if former.name == _NAME_OF_ITS_TOKEN and former.revoked_at is None:
+            if former.name == _DEMO_LOGIN and former.revoked_at is None:
                 api_tokens.revoke(connection, former.id)
-        return api_tokens.create(connection, name=_NAME_OF_ITS_TOKEN, role=Role.ADMIN, site_ids=None)
+        return api_tokens.create(connection, name=_DEMO_LOGIN, role=Role.ADMIN, site_ids=None)
 
 
 def show_addresses(console: Console, addresses: StackAddresses, *, run_id: str | None = None, token: str | None = None) -> None:

@@ -75,10 +75,12 @@ def seconds(latency_ms: float | None) -> str:
 
 
 def duration(value: float | None) -> str:
-    """Seconds as 45 秒, 3 分 20 秒, 1 小时 5 分."""
+    """Seconds as 0.4 秒, 45 秒, 3 分 20 秒, 1 小时 5 分."""
     if value is None:
         return NOTHING
-    whole = max(0, round(value))
+    if value < 9.95:
+        return f"{max(0.0, value):.1f} 秒"
+    whole = round(value)
     if whole < 60:
         return f"{whole} 秒"
     if whole < 3_600:

@@ -124,6 +124,14 @@ ERROR_ADVICE: dict[str, str] = {
     "reply_invalid": "模型的回答不符合约定，未写入缓存：反复出现请检查百炼应用的提示词",
     "clues_unwritable": "回答已写入缓存，但线索表拒绝写入：检查 member_retention_clue",
     "database_lost": "数据库连接中断：自动继续",
+    "DataInspectionFailed": "内容被百炼的审核拒绝：重试无用，检查相关备注或应用的提示词",
+    "InvalidParameter": "百炼不接受该请求：检查百炼应用的设置，重试无用",
+    "InvalidApiKey": "密钥无效：检查 DASHSCOPE_API_KEY",
+    "Arrearage": "百炼账号欠费：充值后自动继续",
+    "http_500": "百炼内部错误，没有计费：可重试",
+    "http_502": "百炼的网关出错：可重试",
+    "http_503": "百炼暂时不可用，没有计费：任务会自动继续",
+    "http_504": "百炼的网关超时，可能已计费：可重试",
     "no_data": "没有可询问的数据，给出固定回答，未调用模型",
 }
 

@@ -42,6 +42,8 @@ def test_numbers_and_money_have_their_separators() -> None:
     assert formats.yuan(0) == "¥0.00"
     assert formats.percent(99.05) == "99.0%"
     assert formats.seconds(8_300) == "8.3 秒"
+    assert formats.duration(0.42) == "0.4 秒"
+    assert formats.duration(9.97) == "10 秒"
     assert formats.duration(3_900) == "1 小时 5 分"
     assert formats.duration(200) == "3 分 20 秒"
 

@@ -4,7 +4,9 @@
 (() => {
   const STREAM_RETRY_MS = 3000;
   const POLL_MS = 5000;
-  const GATHER_MS = 250;
+  const GATHER_MS = 200;
+  // A page is a whole rendering to the server: at most so often, however much happens.
+  const BETWEEN_UPDATES_MS = 800;
   const DOUBLE_CLICK_MS = 1000;
   // Marks what the page asks by itself.
   const REFRESH = "X-Console-Refresh";
@@ -196,6 +198,7 @@
   let stream = null;
   let polling = null;
   let gathering = null;
+  let updatedAt = -BETWEEN_UPDATES_MS;
 
   function show(state, text) {
     const place = byId("live-state");
@@ -227,7 +230,12 @@
   function came(type) {
     const wanted = (byId("live")?.dataset.live || "").split(" ");
     if (type !== "reset" && !wanted.includes(type)) return;
-    gathering ||= setTimeout(() => { gathering = null; refresh(); refreshDrawer(); }, GATHER_MS);
+    gathering ||= setTimeout(() => {
+      gathering = null;
+      updatedAt = performance.now();
+      refresh();
+      refreshDrawer();
+    }, Math.max(GATHER_MS, updatedAt + BETWEEN_UPDATES_MS - performance.now()));
   }
 
   // ---- The drawer, and questions ---------------------------------------------------------------------------------------------------
