@@ -45,7 +45,14 @@ def furnish(connection: Connection) -> Furniture:
     now = datetime.now(SHANGHAI)
     later, earlier = now + timedelta(days=1), now - timedelta(hours=1)
     job_id = add_job(connection, member_id=MEMBER, started_at=earlier, finished_at=now, business_date=today(), run_id="run-abc")
-    failed = {"status": "failed", "error_message": HOSTILE, "started_at": earlier, "finished_at": now, "dedup_key": "y"}
+    failed = {
+        "status": "failed",
+        "error_message": HOSTILE,
+        "started_at": earlier,
+        "finished_at": now,
+        "business_date": today(),
+        "dedup_key": f"consumption|{SITE}|{MEMBER}|-|{today()}|live",
+    }
     failed_job_id = add_job(connection, member_id=MEMBER, payload={"site_id": SITE, "member_id": MEMBER, "note": HOSTILE}, **failed)
     log_id = add_log(
         connection,

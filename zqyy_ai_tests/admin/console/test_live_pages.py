@@ -119,9 +119,12 @@ def test_a_killed_server_is_told_and_what_was_missed_comes_with_the_next_one(api
     state = "#live-state"
     with served(url, port) as process, visit(browser, f"http://127.0.0.1:{port}", api.token(Role.OPERATOR)) as visiting:
         page = visiting.page
+        raise_one(connection, "断线之前的问题")
         visiting.open_live("/alerts")
         process.send_signal(signal.SIGKILL)
         expect(page.locator(state)).to_have_text("重连中")
+        page.get_by_label("处理手册").first.click()
+        visiting.says("连接不上服务")
         raise_one(connection, "断线期间的问题")
         with served(url, port):
             expect(page.locator(state)).to_have_text("实时", timeout=LONG_SECONDS * 1000)

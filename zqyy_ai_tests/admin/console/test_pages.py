@@ -7,8 +7,8 @@ from fastapi.routing import APIRoute
 
 from zqyy_ai.admin.console.pages import PAGES
 from zqyy_ai.domain.access import Role
-from zqyy_ai.store.database import Connection
-from zqyy_ai_tests.admin.callers import OTHER_SITE, SITE, Api
+from zqyy_ai.store.database import Connection, Database
+from zqyy_ai_tests.admin.callers import OTHER_SITE, SITE, Api, open_api
 from zqyy_ai_tests.admin.console.furniture import MEMBER, OTHERS_SECRET, Furniture, pages_of, parts_of
 from zqyy_ai_tests.admin.console.visitors import sign_in
 
@@ -296,3 +296,19 @@ def test_a_problem_of_the_api_stays_a_problem_document(api: Api) -> None:
     answer = api.caller(Role.VIEWER).get("/api/admin/ai/run-logs/999999", headers={"Accept": "text/html"})
     assert answer.headers["content-type"] == "application/problem+json"
     assert api.anonymous.get("/nowhere").headers["content-type"] == "application/problem+json"
+
+
+def test_every_page_needs_no_more_rights_than_the_apis_own_role_has(database: Database, furniture: Furniture) -> None:
+    """As docs/operations.md sets it up: rows of other sites are then kept back by the database too."""
+    narrowed = database.url + ("&" if "?" in database.url else "?") + "options=-c%20role%3Dzqyy_api"
+    with open_api(database.url, ZQYY_API_DATABASE_URL=narrowed) as api:
+        visitor = sign_in(api, api.token(Role.ADMIN, [SITE]))
+        for path in [*pages_of(furniture), *parts_of(furniture)]:
+            page = visitor.get(path)
+            assert page.status_code == 200, f"{path}: {page.text}"
+            assert OTHERS_SECRET not in page.text
+        assert visitor.post("/alerts/act", {"action": "ack", "alert_id": furniture.alert_id}).status_code == 204
+        assert visitor.post("/prewarm/run", {"site_id": SITE, "area": "vip"}).status_code == 204
+        assert visitor.post("/prewarm/run-missing", {"site_id": SITE}).status_code == 204
+        assert visitor.post(f"/jobs/{furniture.failed_job_id}/retry").status_code == 204
+        assert visitor.post("/cache/invalidate", {"cache_site_id": SITE, "is_confirmed": "true"}).status_code == 204

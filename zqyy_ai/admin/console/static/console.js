@@ -64,7 +64,7 @@
 
   // An action is asked for once, however often its button is clicked. The request itself is listened to, not htmx's events: those are lost
   // with an element that was exchanged meanwhile.
-  document.addEventListener("htmx:beforeSend", (event) => {
+  document.addEventListener("htmx:beforeRequest", (event) => {
     const { elt, xhr, requestConfig } = event.detail;
     if (requestConfig.verb !== "post") return;
     const asked = `${requestConfig.path}?${new URLSearchParams(requestConfig.formData)}`;
@@ -103,7 +103,10 @@
     }
   });
   document.addEventListener("htmx:sendError", (event) => {
-    if (!isQuiet(event)) flash().innerHTML = '<p class="alert error" role="alert">连接不上服务，操作没有发出；请稍后再试。</p>';
+    if (isQuiet(event)) return;
+    const isAction = event.detail.requestConfig.verb === "post";
+    const told = isAction ? "连接中断，不确定操作是否已送达：恢复后请先查看结果，再决定是否重做" : "连接不上服务，请稍后再试";
+    flash().innerHTML = `<p class="alert error" role="alert">${told}</p>`;
   });
   // The page's own updates: 「重连中」 says it already.
   const isQuiet = (event) => event.detail.target?.id === "live";
