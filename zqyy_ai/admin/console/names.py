@@ -12,8 +12,6 @@ from zqyy_ai.store.alerts import AlertType
 Tag = tuple[str, str]
 
 APP_TITLES: dict[str, str] = {app.app_type.value: app.title for app in APPS.values()}
-APP_OF_CACHE_TYPE: dict[str, str] = {app.cache_type: app.app_type.value for app in APPS.values()}
-CACHE_TYPES: dict[str, str] = {app.app_type.value: app.cache_type for app in APPS.values()}
 
 ROLES: dict[str, str] = {Role.VIEWER.value: "查看", Role.OPERATOR.value: "运营", Role.ADMIN.value: "管理员"}
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
@@ -119,13 +119,7 @@ def _of_prewarm(far: PrewarmProgress, job: job_pages.JobRow, settings: Settings,
         job_id=job.id,
         run_id=job.run_id,
         is_over=far.finished,
-        total=far.total,
-        done=far.done,
-        reused=far.reused,
-        failed=far.failed,
-        calls=far.calls,
-        tokens=far.tokens,
-        cost_cny=cost_cny(settings, tokens=far.tokens, input_tokens=0, output_tokens=0),
+        **_counted(far, settings),
         begun_at=job.started_at,
         ended_at=job.finished_at,
         eta_seconds=None if far.finished else _eta(job.started_at, far.done + far.failed, far.total, now),
@@ -141,19 +135,19 @@ def _of_batch(far: BatchProgress, batch: prewarm_windows.WindowBatch, settings: 
         job_id=None,
         run_id=None,
         is_over=is_over,
-        total=far.total,
-        done=far.done,
-        reused=far.reused,
-        failed=far.failed,
-        calls=far.calls,
-        tokens=far.tokens,
-        cost_cny=cost_cny(settings, tokens=far.tokens, input_tokens=0, output_tokens=0),
+        **_counted(far, settings),
         begun_at=batch.started_at or batch.created_at,
         ended_at=batch.finished_at if is_over else None,
         eta_seconds=None if is_over else _eta(batch.started_at, far.ended, far.total, now),
         waits_for=None if is_over else far.why_waiting,
         error=far.error_message,
     )
+
+
+def _counted(far: PrewarmProgress | BatchProgress, settings: Settings) -> dict[str, Any]:
+    """What is told of both; the cost at the dearer price, because nobody has kept apart what was read and what was written."""
+    counts = {name: getattr(far, name) for name in ("total", "done", "reused", "failed", "calls", "tokens")}
+    return {**counts, "cost_cny": cost_cny(settings, tokens=far.tokens, input_tokens=0, output_tokens=0)}
 
 
 def _eta(begun_at: datetime | None, ended: int, total: int, now: datetime) -> float | None:
