@@ -196,6 +196,24 @@ def test_a_site_in_the_sandbox_is_marked_on_every_page(api: Api, connection: Con
     assert 'class="banner sandbox"' not in elsewhere.get("/").text
 
 
+def test_what_the_sandbox_has_brought_is_beside_what_readers_get(api: Api, connection: Connection) -> None:
+    for cache_type, target_id in (("app2_finance", "this_month__all"), ("app3_clue", str(MEMBER))):
+        connection.execute(
+            "INSERT INTO biz.ai_sandbox_answers (cache_type, site_id, target_id, sandbox_date, result_json)"
+            " VALUES (%s, %s, %s, '2026-04-20', '{\"summary\": \"沙箱里的话\"}')",
+            [cache_type, SITE, target_id],
+        )
+    visitor = sign_in(api, api.token(Role.VIEWER))
+    for path in (
+        f"/prewarm/cell?site_id={SITE}&target_id=this_month__all",
+        f"/members/history?site_id={SITE}&app_type=app3_clue&target_id={MEMBER}",
+    ):
+        part = visitor.part(path).text
+        assert "业务日 2026-04-20" in part
+        assert "沙箱里的话" in part
+    assert "沙箱里的话" not in visitor.get(f"/members?site_id={SITE}&member_id={MEMBER}").text
+
+
 def test_a_pause_is_told_on_every_page(api: Api, connection: Connection, furniture: Furniture) -> None:
     connection.execute("INSERT INTO biz.ai_call_pauses (reason, paused_by) VALUES ('核对账单', '店长')")
     visitor = sign_in(api, api.token(Role.VIEWER))

@@ -20,7 +20,7 @@ from zqyy_ai.domain.apps import APPS, App, AppType
 from zqyy_ai.domain.errors import SourceContractError
 from zqyy_ai.domain.events import ASSISTANT_APPS, MEMBER_APPS
 from zqyy_ai.domain.members import MemberData
-from zqyy_ai.store import cache, clues
+from zqyy_ai.store import cache, clues, sandbox_answers
 from zqyy_ai.store.cache import CachedAnswer
 from zqyy_ai.store.sites import Site
 from zqyy_ai.warehouse.members import load_member
@@ -126,9 +126,11 @@ def history(
     site, app = visit.chosen_site(), choice_of(AppType, app_type, "应用")
     if app is None:
         raise Problem(422, "请指定应用")
+    cache_type, target_id = APPS[app].cache_type, target_id.replace("\0", "")
     with visit.access.database.transaction() as connection:
-        answers = cache.get_answers(connection, APPS[app].cache_type, site.site_id, target_id.replace("\0", ""), limit=_VERSIONS_SHOWN)
-    return render(request, visit, "member_history.html", app=APPS[app], target_id=target_id, answers=answers)
+        answers = cache.get_answers(connection, cache_type, site.site_id, target_id, limit=_VERSIONS_SHOWN)
+        sandboxed = sandbox_answers.of_target(connection, site.site_id, cache_type, target_id, limit=_VERSIONS_SHOWN)
+    return render(request, visit, "member_history.html", app=APPS[app], target_id=target_id, answers=answers, sandboxed=sandboxed)
 
 
 @router.post("/run")

@@ -19,7 +19,7 @@ from zqyy_ai.engine.member_requests import HISTORY, BatchProgress, batch_progres
 from zqyy_ai.engine.prewarm_requests import PrewarmProgress, prewarm_progress
 from zqyy_ai.engine.prices import cost_cny
 from zqyy_ai.settings import Settings
-from zqyy_ai.store import cache, job_pages, prewarm_windows, run_logs
+from zqyy_ai.store import cache, job_pages, prewarm_windows, run_logs, sandbox_answers
 from zqyy_ai.store.prewarm_windows import PrewarmWindow, WindowState
 
 router = APIRouter(prefix="/prewarm")
@@ -161,10 +161,11 @@ def _eta(begun_at: datetime | None, ended: int, total: int, now: datetime) -> fl
 def cell(request: Request, visit: TheVisit, target_id: Annotated[str, Query(max_length=60)]) -> Response:
     """What a window says now, and what it said before."""
     site, window = visit.chosen_site(), _window(target_id)
-    now = visit.access.services.clock.now()
+    app, now = finance_app_of(window), visit.access.services.clock.now()
     with visit.access.database.transaction() as connection:
         found = prewarm_windows.windows_of_site(connection, site.site_id, now=now)[window]
-        versions = cache.get_answers(connection, finance_app_of(window).cache_type, site.site_id, target_id, limit=_VERSIONS_SHOWN)
+        versions = cache.get_answers(connection, app.cache_type, site.site_id, target_id, limit=_VERSIONS_SHOWN)
+        sandboxed = sandbox_answers.of_target(connection, site.site_id, app.cache_type, target_id, limit=_VERSIONS_SHOWN)
     return render(
         request,
         visit,
@@ -172,8 +173,9 @@ def cell(request: Request, visit: TheVisit, target_id: Annotated[str, Query(max_
         site=site,
         found=found,
         target_id=target_id,
-        app=finance_app_of(window),
+        app=app,
         versions=versions,
+        sandboxed=sandboxed,
         NUMBER_CHECK=NUMBER_CHECK,
         now=now,
     )
