@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -22,6 +21,7 @@ from zqyy_ai.store.database import Connection, Database
 from zqyy_ai_tests.admin.callers import OTHER_SITE, SITE, Api, open_api
 from zqyy_ai_tests.admin.live_clients import open_stream, running_server
 from zqyy_ai_tests.admin.rows import add_job, add_log
+from zqyy_ai_tests.system_programs import program
 
 _START_SECONDS = 20.0
 
@@ -29,8 +29,6 @@ _START_SECONDS = 20.0
 @pytest.fixture(scope="module")
 def pooled_url(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The module's database through pgbouncer."""
-    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
-    assert program, "没有 pgbouncer：apt-get install pgbouncer（.ci/system-packages 会安装）"
     server = urlsplit(module_database_url)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -50,7 +48,7 @@ server_round_robin = 1
     # It refuses to run as root.
     account = pwd.getpwnam("nobody")
     is_root, temporary = os.geteuid() == 0, Path(tempfile.gettempdir())
-    command = [program, "-q", str(settings)]
+    command = [program("pgbouncer"), "-q", str(settings)]
     for place in (folder, *folder.parents):
         if is_root and place.is_relative_to(temporary) and place != temporary:
             place.chmod(place.stat().st_mode | 0o011)

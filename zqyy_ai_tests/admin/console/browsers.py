@@ -9,7 +9,6 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from zqyy_ai_tests.admin.live_clients import LONG_SECONDS
 
-EXECUTABLE = "/usr/bin/chromium"
 WIDE, NARROW = 1280, 390
 expect.set_options(timeout=LONG_SECONDS * 1000)
 

@@ -25,7 +25,7 @@ from zqyy_ai.store.alerts import Alert, AlertType, Severity
 from zqyy_ai.store.database import Connection, Database
 from zqyy_ai.store.migrations import migrate
 from zqyy_ai_tests.admin.callers import open_api
-from zqyy_ai_tests.admin.console.browsers import EXECUTABLE, NARROW, WIDE, Visit, visit
+from zqyy_ai_tests.admin.console.browsers import NARROW, WIDE, Visit, visit
 from zqyy_ai_tests.admin.live_clients import running_server
 from zqyy_ai_tests.engine.member_bench import FINAL, SITE, MemberBench
 from zqyy_ai_tests.engine.workbench import EmulatorControl
@@ -49,7 +49,7 @@ def main() -> None:
 @contextlib.contextmanager
 def browsing() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=["--no-sandbox", "--lang=zh-CN"])
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--lang=zh-CN"])
         yield browser
         browser.close()
 
