@@ -29,7 +29,7 @@ class WindowState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PrewarmWindow:
-    """`cache_id` is of the newest valid answer, which may have expired; `log_id` of the newest attempt, which may have failed."""
+    """`cache_id` is of the newest valid answer, which may have expired (`has_fresh_answer`: it has not); `log_id` of the newest attempt, which may have failed."""
 
     window: WindowKey
     state: WindowState
@@ -39,6 +39,12 @@ class PrewarmWindow:
     log_id: int | None
     error_code: str | None
     error_message: str | None
+    has_fresh_answer: bool
+
+    @property
+    def is_wanting(self) -> bool:
+        """Without an answer that has not expired, and nobody is at it: what 「补齐缺失」 does."""
+        return not self.has_fresh_answer and self.state is not WindowState.RUNNING
 
     @property
     def is_readable(self) -> bool:
@@ -61,7 +67,8 @@ def windows_of_site(connection: Connection, site_id: int, *, now: datetime) -> d
         row = rows[str(window)]
         state = _state(row["cache_id"], row["answered_at"], row["expires_at"], row["attempt_status"], row["attempted_at"], now)
         more = {name: row[name] for name in ("cache_id", "answered_at", "expires_at", "log_id", "error_code", "error_message")}
-        found[window] = PrewarmWindow(window=window, state=state, **more)
+        has_fresh = row["cache_id"] is not None and (row["expires_at"] is None or row["expires_at"] > now)
+        found[window] = PrewarmWindow(window=window, state=state, has_fresh_answer=has_fresh, **more)
     return found
 
 
@@ -116,8 +123,11 @@ class WindowBatch:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    is_over: bool
 
 
-def newest_batch(connection: Connection, site_id: int, *, since: datetime) -> WindowBatch | None:
-    row = connection.execute(named_queries("prewarm_windows")["newest_batch"], {"site_id": site_id, "since": since}).fetchone()
-    return WindowBatch(**row) if row else None
+def recent_batches(connection: Connection, site_id: int, *, since: datetime) -> list[WindowBatch]:
+    """Those that are not over, and the newest one; the newest first."""
+    wanted = {"site_id": site_id, "since": since}
+    found = [WindowBatch(**row) for row in connection.execute(named_queries("prewarm_windows")["recent_batches"], wanted)]
+    return [batch for number, batch in enumerate(found) if number == 0 or not batch.is_over]

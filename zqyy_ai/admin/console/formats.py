@@ -114,7 +114,9 @@ def marked(text: str, places: Iterable[Mapping[str, Any]]) -> Markup:
         if not reached <= start < end <= len(text):
             continue
         parts.append(escape(text[reached:start]))
-        parts.append(Markup('<mark title="数据中找不到依据，请核实">{}</mark>').format(text[start:end]))
+        parts.append(
+            Markup('<mark title="数据中找不到依据，请核实">{}<span class="unseen">（找不到依据）</span></mark>').format(text[start:end])
+        )
         reached = end
     parts.append(escape(text[reached:]))
     return Markup("").join(parts)

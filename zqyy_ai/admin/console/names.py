@@ -175,11 +175,11 @@ def window_title(target_id: str | None) -> str:
     return target_id or "—"
 
 
-def chain_titles(app_chain: str | None) -> str:
-    """`app3→app8` as 客户线索 → 线索整合."""
+def chain_titles(app_chain: str | None, event_type: str) -> str:
+    """`app3→app8` as 客户线索 → 线索整合. A finished load is about all windows; every other job of that chain about one."""
     by_number = {app_type.partition("_")[0]: title for app_type, title in APP_TITLES.items()}
     if app_chain == "app2":
-        return "财务洞察 72 个窗口"
+        return "财务洞察 72 个窗口" if event_type == EventType.DWS_COMPLETED else "财务洞察 1 个窗口"
     return " → ".join(by_number.get(part, APP_TITLES.get(part, part)) for part in (app_chain or "—").split("→"))
 
 

@@ -1,9 +1,10 @@
 """What forms and addresses bring: texts, where an empty one means none. Raises Problem 422 that says what to write."""
 
 import re
+from collections.abc import Callable
 from datetime import date
 from enum import StrEnum
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
@@ -13,6 +14,15 @@ from zqyy_ai.admin.problems import Problem
 
 Choice = TypeVar("Choice", bound=StrEnum)
 Body = TypeVar("Body", bound=BaseModel)
+
+
+class Counted(Protocol):
+    """A page of a list, with how many there are in all."""
+
+    total: int
+
+
+Found = TypeVar("Found", bound=Counted)
 
 _FIRST_DAY, _LAST_DAY = date(2000, 1, 1), date(2099, 12, 31)
 _LARGEST_PAGE = 100_000
@@ -79,3 +89,10 @@ def request_of(kind: type[Body], **fields: object) -> Body:
         return kind(**fields)
     except ValidationError as wrong:
         raise RequestValidationError(wrong.errors()) from None
+
+
+def last_page_at_most(list_page: Callable[[Page], Found], page: Page) -> Found:
+    """The page asked for; the last one where that has gone, because what was on it has been dealt with."""
+    found = list_page(page)
+    last = max(1, -(-found.total // page.page_size))
+    return found if page.page <= last else list_page(Page(last, page.page_size))

@@ -1,6 +1,6 @@
 """The console's pages, put into the application, with what is told when something goes wrong on one of them."""
 
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fastapi import FastAPI, Request, Response
 
@@ -32,7 +32,9 @@ def _problem_page(request: Request, problem: Problem, title: str) -> Response | 
 
 async def _to_the_login(request: Request, _error: Exception) -> Response:
     """And back to the page that was asked for; not to an action, which is to be seen before it is done."""
-    address = request.url.path if request.method == "GET" and not is_htmx(request) else "/"
-    if request.url.query and address != "/":
-        address += f"?{request.url.query}"
-    return go_to(request, f"/login?next={quote(address)}" if address != "/" else "/login")
+    if request.headers.get("x-console-refresh"):
+        # The page asks by itself: it says so, and leaves what is written on it.
+        return Response(status_code=401)
+    page = urlsplit(request.headers.get("hx-current-url", "/") if is_htmx(request) else str(request.url))
+    address = page.path + (f"?{page.query}" if page.query else "")
+    return go_to(request, "/login" if request.method != "GET" and not is_htmx(request) else f"/login?next={quote(address)}")

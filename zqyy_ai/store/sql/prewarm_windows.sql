@@ -24,13 +24,10 @@ WHERE cache_type = ANY(%(cache_types)s) AND target_id = ANY(%(target_ids)s) AND 
   AND (expires_at IS NULL OR expires_at > %(now)s) AND site_id = ANY(%(site_ids)s::bigint[])
 GROUP BY site_id
 
--- name: newest_batch
--- The last windows that a person asked for.
-SELECT batch_id, min(created_at) AS created_at, min(started_at) AS started_at, max(finished_at) AS finished_at
+-- name: recent_batches
+-- Windows that people asked for.
+SELECT batch_id, min(created_at) AS created_at, min(started_at) AS started_at, max(finished_at) AS finished_at,
+       bool_and(finished_at IS NOT NULL) AS is_over
 FROM biz.ai_trigger_jobs
-WHERE batch_id = (
-    SELECT batch_id FROM biz.ai_trigger_jobs
-    WHERE site_id = %(site_id)s AND event_type = 'run_app' AND member_id IS NULL AND batch_id IS NOT NULL AND created_at >= %(since)s
-    ORDER BY id DESC LIMIT 1
-)
-GROUP BY batch_id
+WHERE site_id = %(site_id)s AND event_type = 'run_app' AND member_id IS NULL AND batch_id IS NOT NULL AND created_at >= %(since)s
+GROUP BY batch_id ORDER BY min(created_at) DESC LIMIT 20

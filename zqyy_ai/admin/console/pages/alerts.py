@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
-from zqyy_ai.admin.console.queries import choice_of, page_of, request_of
+from zqyy_ai.admin.console.queries import choice_of, last_page_at_most, page_of, request_of
 from zqyy_ai.admin.console.rendering import done, render
 from zqyy_ai.admin.console.runbook import RUNBOOK
 from zqyy_ai.admin.console.visits import OperatorVisit, TheVisit
@@ -29,7 +29,7 @@ def show(
 ) -> Response:
     """`status` empty: all of them."""
     wanted = choice_of(AlertStatus, status, "状态")
-    found = alerts.list_alerts(visit.access, page_of(page), wanted, visit.site_id)
+    found = last_page_at_most(lambda one: alerts.list_alerts(visit.access, one, wanted, visit.site_id), page_of(page))
     return render(request, visit, "alerts.html", found=found, status=status, statuses=tuple(AlertStatus))
 
 

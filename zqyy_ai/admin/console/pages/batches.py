@@ -1,6 +1,6 @@
 """批量运行: applications for many members at once: chosen, estimated, confirmed, watched, cancelled."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -18,12 +18,14 @@ from zqyy_ai.domain.apps import APPS, AppType
 from zqyy_ai.domain.business_clock import business_date_at
 from zqyy_ai.domain.events import ASSISTANT_APPS, MEMBER_APPS
 from zqyy_ai.engine.prices import cost_cny
-from zqyy_ai.store import batches, cache
+from zqyy_ai.store import batches, cache, runtime_contexts
+from zqyy_ai.store.database import Connection
+from zqyy_ai.store.sites import Site
 from zqyy_ai.warehouse.members import members_of_site
 
 router = APIRouter(prefix="/batches")
 
-_BATCHES_SHOWN = 15
+_BATCHES_SHOWN = 10
 _MOST_MEMBERS = 5_000
 _MOST_DAYS = 3_650
 
@@ -106,24 +108,26 @@ def _filtered(access: Access, site_id: int, apps: list[AppType], visited_within_
     days, now = id_of(visited_within_days, "天数"), access.services.clock.now()
     since = business_date_at(now) - timedelta(days=min(days, _MOST_DAYS)) if days else None
     with access.database.transaction() as connection:
-        open_site(access, connection, site_id)
+        site = open_site(access, connection, site_id)
         found = members_of_site(connection, site_id, since=since)
         if only_missing:
-            whole = _with_all_answers(access, site_id, apps)
+            whole = _with_all_answers(connection, site, apps, now)
             found = [member_id for member_id in found if str(member_id) not in whole]
     if not found:
         raise Problem(422, "没有符合条件的会员：请放宽筛选条件")
     return found
 
 
-def _with_all_answers(access: Access, site_id: int, apps: list[AppType]) -> set[str]:
-    """Members who have a valid answer of each of the chosen applications that are asked once a member."""
-    wanted = [APPS[app].cache_type for app in apps if app in MEMBER_APPS and app not in ASSISTANT_APPS]
-    if not wanted:
-        raise Problem(422, "「只要缺少有效回答的」不适用于助教关系、话术：它们按助教生成")
-    now = access.services.clock.now()
-    with access.database.transaction() as connection:
-        return set.intersection(*(cache.valid_target_ids(connection, cache_type, site_id, now=now) for cache_type in wanted))
+def _with_all_answers(connection: Connection, site: Site, apps: list[AppType], now: datetime) -> set[str]:
+    """Members who have a valid answer of each of the chosen applications, of the sandbox where the site is in one."""
+    if any(app in ASSISTANT_APPS for app in apps):
+        raise Problem(422, "「只要缺少有效回答的」不适用于助教关系、话术：它们按助教生成，请分开执行")
+    context = runtime_contexts.context_of(connection, site.site_id)
+    moment = context.moment(now, site.business_day_cutoff)
+    wanted = [APPS[app].cache_type for app in apps if app in MEMBER_APPS]
+    return set.intersection(
+        *(cache.valid_target_ids(connection, cache_type, site.site_id, now=moment, context=context) for cache_type in wanted)
+    )
 
 
 @router.post("/confirm")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
+from zqyy_ai.admin.console import names
 from zqyy_ai.admin.console.queries import choice_of, days_of_form, id_of, needed_id, request_of
 from zqyy_ai.admin.console.rendering import done, render
 from zqyy_ai.admin.console.visits import AdministratorVisit, OperatorVisit, TheVisit, Visit
@@ -112,7 +113,13 @@ def take_back(
     found = invalidate(body, visit.access)
     if is_confirmed:
         return done(f"已使 {found.affected_count:,} 行缓存失效；下一次生成会重新调用模型")
-    return render(request, visit, "cache_preview.html", found=found, body=body)
+    named = (
+        visit.site_name(body.site_id),
+        names.app_title(body.app_type) if body.app_type else "全部应用",
+        f"会员 {body.member_id}" if body.member_id else "",
+        names.window_title(body.target_id) if body.target_id else "",
+    )
+    return render(request, visit, "cache_preview.html", found=found, body=body, scope=" · ".join(filter(None, named)))
 
 
 @router.post("/pause")

@@ -1,12 +1,13 @@
 """调用日志: each call of the model, with what was asked, what came back, and what it cost."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from zqyy_ai.admin.console.dagster_links import run_url
 from zqyy_ai.admin.console.prompt_parts import parts_of
-from zqyy_ai.admin.console.queries import choice_of, days_of_form, id_of, needed_id, page_of
+from zqyy_ai.admin.console.queries import choice_of, days_of_form, id_of, last_page_at_most, needed_id, page_of
 from zqyy_ai.admin.console.rendering import render
 from zqyy_ai.admin.console.visits import TheVisit
 from zqyy_ai.admin.problems import Problem
@@ -40,18 +41,19 @@ def show(
     if trigger_type and trigger_type not in _TRIGGER_TYPES:
         raise Problem(422, f"触发方式应为 {'、'.join(sorted(_TRIGGER_TYPES))} 之一")
     opened = id_of(log_id, "记录编号")
-    found = list_run_logs(
+    list_page = partial(
+        list_run_logs,
         visit.access,
-        page_of(page),
-        days_of_form(date_from, date_to),
-        choice_of(AppType, app_type, "应用"),
-        choice_of(RunStatus, status, "状态"),
-        trigger_type or None,
-        visit.site_id,
-        id_of(member_id, "会员编号"),
-        id_of(trigger_job_id, "任务编号"),
-        choice_of(RuntimeMode, runtime_mode, "模式"),
+        days=days_of_form(date_from, date_to),
+        app_type=choice_of(AppType, app_type, "应用"),
+        status=choice_of(RunStatus, status, "状态"),
+        trigger_type=trigger_type or None,
+        site_id=visit.site_id,
+        member_id=id_of(member_id, "会员编号"),
+        trigger_job_id=id_of(trigger_job_id, "任务编号"),
+        runtime_mode=choice_of(RuntimeMode, runtime_mode, "模式"),
     )
+    found = last_page_at_most(lambda one: list_page(page=one), page_of(page))
     filters = {
         "app_type": app_type,
         "status": status,

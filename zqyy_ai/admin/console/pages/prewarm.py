@@ -1,13 +1,16 @@
 """预热矩阵: the 72 finance windows of a site, what each says, and making them anew."""
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
+from zqyy_ai.admin.console.costs import Costs
 from zqyy_ai.admin.console.queries import choice_of, needed_id, request_of
-from zqyy_ai.admin.console.rendering import done, render
+from zqyy_ai.admin.console.rendering import address, done, render
 from zqyy_ai.admin.console.visits import OperatorVisit, TheVisit, Visit
 from zqyy_ai.admin.problems import Problem, not_found
 from zqyy_ai.admin.routes.app_runs import refuse_while_paused, start_window_runs
@@ -15,11 +18,11 @@ from zqyy_ai.admin.routes.manual_events import ManualEventType, ManualTriggerReq
 from zqyy_ai.domain.apps import AppType, finance_app_of
 from zqyy_ai.domain.number_check import NUMBER_CHECK
 from zqyy_ai.domain.windows import AREA_TITLES, TIME_DIMENSION_TITLES, WINDOW_KEYS, Area, TimeDimension, WindowKey
-from zqyy_ai.engine.member_requests import HISTORY, BatchProgress, batch_progress, expected_call
+from zqyy_ai.engine.member_requests import BatchProgress, batch_progress
 from zqyy_ai.engine.prewarm_requests import PrewarmProgress, prewarm_progress
 from zqyy_ai.engine.prices import cost_cny
 from zqyy_ai.settings import Settings
-from zqyy_ai.store import cache, job_pages, prewarm_windows, run_logs, sandbox_answers
+from zqyy_ai.store import cache, job_pages, prewarm_windows, sandbox_answers
 from zqyy_ai.store.prewarm_windows import PrewarmWindow, WindowState
 
 router = APIRouter(prefix="/prewarm")
@@ -51,16 +54,16 @@ class Progress:
 
 
 @router.get("")
-def show(request: Request, visit: TheVisit) -> Response:
+def show(request: Request, visit: TheVisit, target_id: Annotated[str, Query(max_length=60)] = "") -> Response:
+    """`target_id` opens that window beside the matrix."""
     site = visit.chosen_site()
-    services, now = visit.access.services, visit.access.services.clock.now()
+    now = visit.access.services.clock.now()
     open_sites = [one for one in visit.sites if one.is_active or one.site_id == site.site_id]
     with visit.access.database.transaction() as connection:
         windows = prewarm_windows.windows_of_site(connection, site.site_id, now=now)
         glance = prewarm_windows.fresh_by_site(connection, [one.site_id for one in open_sites], now=now)
         queues = {state.site_id: state for state in job_pages.queue_states(connection, visit.access.scope)}
-        usual = run_logs.usual_calls(connection, since=now - HISTORY)
-    expected = {app.value: expected_call(app, usual).tokens for app in (AppType.FINANCE, AppType.FINANCE_AREA)}
+    wanting, failed = ([one.window for one in windows.values() if is_one(one)] for is_one in (_is_wanting, _has_failed))
     return render(
         request,
         visit,
@@ -71,11 +74,17 @@ def show(request: Request, visit: TheVisit) -> Response:
         rows=_rows(windows),
         areas=AREA_TITLES,
         counts=_counts(windows),
+        fresh=sum(window.has_fresh_answer for window in windows.values()),
+        wanting=wanting,
+        failed=failed,
+        opened=address("/prewarm/cell", site_id=site.site_id, target_id=_window(target_id)) if target_id else None,
         last_updated=max((window.answered_at for window in windows.values() if window.answered_at), default=None),
         progress=_progress(visit, site.site_id, now),
         glance=[(one, glance[one.site_id], queues.get(one.site_id)) for one in open_sites],
         total=len(WINDOW_KEYS),
-        question=lambda windows: _question(windows, expected, services.settings),
+        question=_questions(visit),
+        all_windows=WINDOW_KEYS,
+        columns={area: [window for window in WINDOW_KEYS if window.area is area] for area in Area},
         now=now,
     )
 
@@ -91,25 +100,35 @@ def _counts(windows: dict[WindowKey, PrewarmWindow]) -> dict[str, int]:
     return {state.value: sum(window.state is state for window in windows.values()) for state in WindowState}
 
 
-def _question(windows: int, expected: dict[str, float], settings: Settings) -> str:
-    """What a row or a column may cost, at most."""
-    tokens = round(windows * max(expected.values()))
-    price = cost_cny(settings, tokens=tokens, input_tokens=0, output_tokens=0)
-    return f"运行 {windows} 个窗口？\n数据未变的窗口直接复用；最多 {windows} 次调用，约 {tokens:,} Token、¥{price:.2f}。"
+def _is_wanting(window: PrewarmWindow) -> bool:
+    return window.is_wanting
+
+
+def _has_failed(window: PrewarmWindow) -> bool:
+    return window.state is WindowState.FAILED
+
+
+def _questions(visit: Visit) -> Callable[[Sequence[WindowKey]], str]:
+    """What running some windows may cost, at most."""
+    costs = Costs(visit.access)
+    return lambda windows: f"运行 {len(windows)} 个窗口？\n数据未变的窗口直接复用；{costs.at_most(Counter(map(_app_type, windows)))}。"
+
+
+def _app_type(window: WindowKey) -> AppType:
+    return finance_app_of(window).app_type
 
 
 def _progress(visit: Visit, site_id: int, now: datetime) -> list[Progress]:
-    """The site's prewarm, and the last windows that a person asked for: what runs first."""
+    """The site's prewarm, and the windows that people asked for: what runs comes first."""
     access, settings = visit.access, visit.access.services.settings
     with access.database.transaction() as connection:
         job = job_pages.newest_prewarm(connection, access.scope, site_id)
-        batch = prewarm_windows.newest_batch(connection, site_id, since=now - _BATCH_SHOWN_FOR)
+        batches = prewarm_windows.recent_batches(connection, site_id, since=now - _BATCH_SHOWN_FOR)
     found = []
     if job is not None:
         far = prewarm_progress(access.database, job.id)
         found.append(_of_prewarm(far, job, settings, now))
-    if batch is not None:
-        found.append(_of_batch(batch_progress(access.database, batch.batch_id), batch, settings, now))
+    found += [_of_batch(batch_progress(access.database, batch.batch_id), batch, settings, now) for batch in batches]
     return sorted(found, key=lambda one: one.is_over)
 
 
@@ -177,6 +196,7 @@ def cell(request: Request, visit: TheVisit, target_id: Annotated[str, Query(max_
         versions=versions,
         sandboxed=sandboxed,
         NUMBER_CHECK=NUMBER_CHECK,
+        question=_questions(visit)([window]),
         now=now,
     )
 
@@ -188,17 +208,26 @@ def run(
     target_id: Annotated[str, Form(max_length=60)] = "",
     time_dimension: Annotated[str, Form(max_length=40)] = "",
     area: Annotated[str, Form(max_length=40)] = "",
+    state: Annotated[str, Form(max_length=10)] = "",
     regenerate: Annotated[bool, Form()] = False,
 ) -> Response:
-    """A window, or all of a time dimension or of an area."""
+    """A window, all of a time dimension or of an area, or all that have failed."""
+    site = needed_id(site_id, "门店编号")
     row, column = choice_of(TimeDimension, time_dimension, "时间维度"), choice_of(Area, area, "区域")
     if target_id:
         windows = [_window(target_id)]
     elif row or column:
         windows = [key for key in WINDOW_KEYS if (row is None or key.time_dimension is row) and (column is None or key.area is column)]
+    elif state == WindowState.FAILED:
+        visit.access.refuse_other_sites(site)
+        with visit.access.database.transaction() as connection:
+            found = prewarm_windows.windows_of_site(connection, site, now=visit.access.services.clock.now())
+        windows = [one.window for one in found.values() if _has_failed(one)]
+        if not windows:
+            raise Problem(409, "没有失败的窗口：可能刚刚恢复")
     else:
         raise Problem(422, "请指定窗口、时间维度或区域")
-    start_window_runs(windows, needed_id(site_id, "门店编号"), visit.access, regenerate=regenerate)
+    start_window_runs(windows, site, visit.access, regenerate=regenerate)
     return done(f"已登记 {len(windows)} 个窗口，几秒后开始；进度在矩阵上方")
 
 

@@ -7,19 +7,28 @@
   const GATHER_MS = 200;
   // A page is a whole rendering to the server: at most so often, however much happens.
   const BETWEEN_UPDATES_MS = 800;
+  // What changes by time alone: ages, expiries.
+  const SLOW_MS = 60_000;
   const DOUBLE_CLICK_MS = 1000;
+  const LONGEST_PRESS_MS = 2000;
   // Marks what the page asks by itself.
-  const REFRESH = "X-Console-Refresh";
+  const REFRESH = { "X-Console-Refresh": "yes" };
+  // Parts of a page that are exchanged where they have changed.
+  const PARTS = ["menu", "notices", "switch", "live"];
 
   const byId = (id) => document.getElementById(id);
   const script = document.currentScript;
 
   // ---- What an action says -------------------------------------------------------------------------------------------------------
 
-  function say({ message, link, linkText }) {
+  // An open drawer covers the page and makes the rest of it inert: then it is told there.
+  const flash = () => (byId("drawer")?.open ? byId("drawer-flash") : byId("flash"));
+
+  function say(kind, text, link, linkText) {
     const line = document.createElement("p");
-    line.className = "alert good";
-    line.append(message);
+    line.className = `alert ${kind}`;
+    if (kind === "error") line.setAttribute("role", "alert");
+    line.append(text);
     if (link) {
       const anchor = document.createElement("a");
       anchor.href = link;
@@ -36,26 +45,13 @@
     flash().replaceChildren(line);
   }
 
-  // An open drawer covers the page and makes the rest of it inert: then it is told there.
-  function flash() {
-    const drawer = byId("drawer");
-    if (!drawer?.open) return byId("flash");
-    let own = byId("drawer-flash");
-    if (!own) {
-      own = document.createElement("div");
-      own.id = "drawer-flash";
-      own.setAttribute("role", "status");
-      drawer.insertBefore(own, byId("drawer-body"));
-    }
-    return own;
-  }
-
-  function done(told) {
-    say(told);
+  function done(elt, { message, link, linkText }) {
+    say("good", message, link, linkText);
     for (const place of document.querySelectorAll("[data-clear-on-done]")) place.replaceChildren();
-    for (const form of byId("live")?.querySelectorAll("form") ?? []) form.reset();
-    refresh();
-    refreshDrawer();
+    // What was sent is done with; what is written or ticked elsewhere stays.
+    if (elt.matches("form")) elt.reset();
+    for (const field of document.querySelectorAll(elt.getAttribute("hx-include") || "#nothing")) field.value = "";
+    update();
   }
 
   let actionsUnderWay = 0;
@@ -80,174 +76,236 @@
       delete elt.dataset.busy;
       for (const button of buttons) button.removeAttribute("aria-disabled");
       const told = JSON.parse(xhr.getResponseHeader("HX-Trigger") || "{}")["console:done"];
-      if (told) done(told);
+      if (told) done(elt, told);
       catchUp();
     });
   });
 
   // Errors are told where actions are told of, whatever was to be exchanged.
   document.addEventListener("htmx:beforeSwap", (event) => {
-    const { xhr, requestConfig } = event.detail;
-    if (requestConfig.headers[REFRESH] && mustWait()) {
-      event.detail.shouldSwap = false;
-      if (event.detail.target.id === "live") refreshAgain = true;
-      else drawerWaits = true;
-      return;
-    }
-    if (xhr.status >= 400) {
-      event.detail.shouldSwap = false;
-      if (isQuiet(event)) return;
-      const told = flash();
-      if ((xhr.getResponseHeader("Content-Type") || "").startsWith("text/html")) told.innerHTML = xhr.responseText;
-      else told.textContent = `请求失败（${xhr.status}）`;
-    }
+    const { xhr } = event.detail;
+    if (xhr.status < 400) return;
+    event.detail.shouldSwap = false;
+    if ((xhr.getResponseHeader("Content-Type") || "").startsWith("text/html")) flash().innerHTML = xhr.responseText;
+    else say("error", `请求失败（${xhr.status}）`);
   });
   document.addEventListener("htmx:sendError", (event) => {
-    if (isQuiet(event)) return;
     const isAction = event.detail.requestConfig.verb === "post";
-    const told = isAction ? "连接中断，不确定操作是否已送达：恢复后请先查看结果，再决定是否重做" : "连接不上服务，请稍后再试";
-    flash().innerHTML = `<p class="alert error" role="alert">${told}</p>`;
+    say("error", isAction ? "连接中断，不确定操作是否已送达：恢复后请先查看结果，再决定是否重做" : "连接不上服务，请稍后再试");
   });
-  // The page's own updates: 「重连中」 says it already.
-  const isQuiet = (event) => event.detail.target?.id === "live";
 
   // ---- The parts of the page that live ---------------------------------------------------------------------------------------------
 
-  let refreshing = false;
-  let refreshAgain = false;
-  let drawerWaits = false;
+  let updating = false;
+  let updateWaits = false;
 
-  // An element that is exchanged while it asks for something, or while somebody is asked about it, would lose that.
-  const mustWait = () => actionsUnderWay > 0 || isPressing || byId("confirm")?.open;
-  let isPressing = false;
-  document.addEventListener("pointerdown", () => { isPressing = true; });
+  // An element that is exchanged while it asks for something, while somebody is asked about it or holds it, would lose that.
+  const mustWait = () => actionsUnderWay > 0 || performance.now() - pressedAt < LONGEST_PRESS_MS || byId("confirm")?.open || isSelecting() || isWriting();
+  let pressedAt = -LONGEST_PRESS_MS;
+  document.addEventListener("pointerdown", () => { pressedAt = performance.now(); setTimeout(catchUp, LONGEST_PRESS_MS + 1); });
   for (const end of ["pointerup", "pointercancel"]) {
     // After the click that comes of it.
-    document.addEventListener(end, () => setTimeout(() => { isPressing = false; catchUp(); }));
+    document.addEventListener(end, () => setTimeout(() => { pressedAt = -LONGEST_PRESS_MS; catchUp(); }));
   }
+  const exchanged = () => [...PARTS.map(byId), byId("drawer-body")].filter(Boolean);
+  function isSelecting() {
+    const selection = getSelection();
+    return !selection.isCollapsed && exchanged().some((part) => part.contains(selection.anchorNode));
+  }
+  function isWriting() {
+    const field = document.activeElement;
+    return field?.matches("input:not([type=checkbox]):not([type=radio]), textarea, select") && exchanged().some((part) => part.contains(field));
+  }
+  document.addEventListener("selectionchange", () => catchUp());
+  document.addEventListener("focusout", () => setTimeout(catchUp));
 
   function catchUp() {
-    if (mustWait()) return;
-    if (refreshAgain) { refreshAgain = false; refresh(); }
-    if (drawerWaits) { drawerWaits = false; refreshDrawer(); }
+    if (updateWaits && !mustWait()) update();
   }
 
-  async function refresh() {
-    const live = byId("live");
-    if (!live) return;
-    if (mustWait()) { refreshAgain = true; return; }
-    if (refreshing) { refreshAgain = true; return; }
-    // Nothing is taken away from under somebody's hands.
-    if (live.contains(document.activeElement) && document.activeElement.matches("input:not([type=checkbox]), textarea, select")) {
-      document.activeElement.addEventListener("blur", () => refresh(), { once: true });
-      return;
-    }
-    refreshing = true;
+  // Everything that lives, anew: one after the other, and again where something came meanwhile.
+  async function update() {
+    if (updating || mustWait()) { updateWaits = true; return; }
+    updating = true;
+    updateWaits = false;
     try {
-      await htmx.ajax("GET", location.href, { target: "#live", select: "#live", swap: "outerHTML", headers: { [REFRESH]: "yes" } });
-    } catch { /* the next one comes */ } finally {
-      refreshing = false;
+      await updatePage();
+      await updateDrawer();
+      isBehind = false;
+    } catch {
+      isBehind = true;
+      setTimeout(update, POLL_MS);
+    } finally {
+      updating = false;
+      showState();
       catchUp();
     }
   }
 
-  // What somebody has done on the page until the moment at which its part is exchanged.
-  let kept = null;
-  document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.detail.requestConfig.headers[REFRESH] && event.detail.shouldSwap) kept = keep(event.detail.target);
-  });
-  document.addEventListener("htmx:afterSwap", () => {
-    if (kept) restore(kept);
-    kept = null;
-  });
+  // Null where the answer is not to be used. Throws where there is none.
+  async function ask(path) {
+    const answer = await fetch(path, { headers: REFRESH });
+    if (answer.status === 401) { loginEnded(); return null; }
+    if (answer.status >= 500) throw new Error(String(answer.status));
+    return answer.ok ? answer.text() : null;
+  }
 
-  const unfoldable = (part) => [...part.querySelectorAll("details")].map((details, number) => [details.id || details.dataset.keep || number, details]);
+  async function updatePage() {
+    if (!byId("live") || loginHasEnded) return;
+    const text = await ask(location.href);
+    if (text === null) return;
+    if (mustWait()) { updateWaits = true; return; }
+    const page = new DOMParser().parseFromString(text, "text/html");
+    for (const id of PARTS) exchange(byId(id), page.getElementById(id));
+    drawCharts();
+  }
 
-  function keep(live) {
+  async function updateDrawer() {
+    const path = shownInDrawer();
+    if (!path || loginHasEnded) return;
+    const text = await ask(path);
+    // Closed meanwhile, or something else was opened.
+    if (text === null || shownInDrawer() !== path) return;
+    if (mustWait()) { updateWaits = true; return; }
+    const body = byId("drawer-body");
+    if (sent.get(body.firstElementChild) === text) return;
+    // The element stays: what somebody has asked for meanwhile goes into it.
+    const kept = keep(body);
+    body.innerHTML = text;
+    if (body.firstElementChild) sent.set(body.firstElementChild, text);
+    htmx.process(body);
+    restore(body, kept);
+  }
+
+  const shownInDrawer = () => (byId("drawer")?.open ? byId("drawer-body").querySelector("[data-drawer-path]")?.dataset.drawerPath : null);
+
+  // What is on the page as the server sent it: nothing is exchanged for the same.
+  const sent = new WeakMap();
+
+  function exchange(old, fresh) {
+    if (!old || !fresh || sent.get(old) === fresh.outerHTML) return;
+    sent.set(fresh, fresh.outerHTML);
+    const kept = keep(old);
+    old.replaceWith(fresh);
+    htmx.process(fresh);
+    restore(fresh, kept);
+    showFields();
+    countChosen();
+  }
+
+  // What somebody has done with a part until the moment at which it is exchanged.
+  function keep(part) {
     return {
-      id: live.id,
-      written: [...live.querySelectorAll("input[id]:not([type=checkbox]), textarea[id]")]
+      isOpenMenu: part.classList.contains("open"),
+      written: [...part.querySelectorAll("input[id]:not([type=checkbox]), textarea[id]")]
         .filter((field) => field.value !== field.defaultValue)
         .map((field) => [field.id, field.value]),
-      checked: [...live.querySelectorAll("input:checked")].map((box) => `${box.name}=${box.value}`),
-      open: unfoldable(live).filter(([, details]) => details.open).map(([name]) => name),
-      focused: live.contains(document.activeElement) ? document.activeElement.id || document.activeElement.getAttribute("href") : null,
-      scrolled: [...live.querySelectorAll(".table-scroll")].map((place) => place.scrollLeft),
+      checked: [...part.querySelectorAll("input:checked")].map((box) => `${box.name}=${box.value}`),
+      open: unfoldable(part).filter(([, details]) => details.open).map(([name]) => name),
+      focused: part.contains(document.activeElement) ? signed(part).find(([, element]) => element === document.activeElement)?.[0] : null,
+      scrolled: [...part.querySelectorAll(".table-scroll")].map((place) => place.scrollLeft),
     };
   }
 
-  function restore({ id, written, checked, open, focused, scrolled }) {
-    const live = byId(id);
-    if (!live) return;
-    for (const box of live.querySelectorAll("input[type=checkbox]")) {
-      if (checked.includes(`${box.name}=${box.value}`)) box.checked = true;
-    }
+  function restore(part, { isOpenMenu, written, checked, open, focused, scrolled }) {
+    if (isOpenMenu) part.classList.add("open");
+    for (const box of part.querySelectorAll("input[type=checkbox]")) if (checked.includes(`${box.name}=${box.value}`)) box.checked = true;
     for (const [field, value] of written) if (byId(field)) byId(field).value = value;
-    countChosen();
-    for (const [name, details] of unfoldable(live)) if (open.includes(name)) details.open = true;
-    [...live.querySelectorAll(".table-scroll")].forEach((place, number) => { place.scrollLeft = scrolled[number] || 0; });
-    if (focused && document.activeElement === document.body) {
-      (byId(focused) || live.querySelector(`a[href="${CSS.escape(focused)}"]`) || [...live.querySelectorAll("a")].find((a) => a.getAttribute("href") === focused))?.focus({ preventScroll: true });
-    }
+    for (const [name, details] of unfoldable(part)) if (open.includes(name)) details.open = true;
+    [...part.querySelectorAll(".table-scroll")].forEach((place, number) => { place.scrollLeft = scrolled[number] || 0; });
+    if (focused) signed(part).find(([name]) => name === focused)?.[1].focus({ preventScroll: true });
   }
 
-  function refreshDrawer() {
-    if (mustWait()) { drawerWaits = true; return; }
-    const body = byId("drawer-body");
-    const shown = body?.querySelector("[data-drawer-path]");
-    if (byId("drawer")?.open && shown) htmx.ajax("GET", shown.dataset.drawerPath, { target: "#drawer-body", swap: "innerHTML", headers: { [REFRESH]: "yes" } });
+  const unfoldable = (part) => [...part.querySelectorAll("details")].map((details, number) => [details.id || details.dataset.keep || number, details]);
+
+  // What can have the focus, with a name by which it is found again in a later rendering.
+  function signed(part) {
+    const seen = new Map();
+    return [...part.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")].map((element) => {
+      const told = ["id", "hx-get", "hx-post", "hx-vals", "href", "name", "value", "aria-label"].map((name) => element.getAttribute(name) || "");
+      const name = element.id || [element.tagName, ...told].join("|");
+      seen.set(name, (seen.get(name) || 0) + 1);
+      return [`${name}#${seen.get(name)}`, element];
+    });
   }
+
+  // ---- The stream --------------------------------------------------------------------------------------------------------------------
 
   let stream = null;
-  let polling = null;
+  let reconnecting = null;
+  let isBehind = false;
+  let loginHasEnded = false;
   let gathering = null;
   let updatedAt = -BETWEEN_UPDATES_MS;
 
-  function show(state, text) {
+  function showState() {
     const place = byId("live-state");
+    if (!place?.dataset.stream) return;
+    const isLive = stream?.readyState === EventSource.OPEN && !isBehind && !loginHasEnded;
+    const text = isLive ? "实时" : "重连中";
     if (place.textContent === text) return;
-    place.className = `live-state ${state}`;
+    place.className = `live-state ${isLive ? "on" : "off"}`;
     place.textContent = text;
   }
 
   function connect() {
     const place = byId("live-state");
-    if (!place?.dataset.stream) return;
+    if (!place?.dataset.stream || document.hidden || loginHasEnded) return;
+    stream?.close();
     stream = new EventSource(place.dataset.stream);
-    stream.onopen = () => {
-      show("on", "实时");
-      if (polling) { clearInterval(polling); polling = null; refresh(); }
-    };
+    // What happened between the page's rendering, or the loss, and now.
+    stream.onopen = () => { showState(); update(); };
     stream.onerror = () => {
-      show("off", "重连中");
-      polling ||= setInterval(refresh, POLL_MS);
+      showState();
       // The browser comes back by itself from a lost connection, but not from an answer that is no stream.
-      if (stream.readyState === EventSource.CLOSED) setTimeout(connect, STREAM_RETRY_MS);
+      clearTimeout(reconnecting);
+      if (stream.readyState === EventSource.CLOSED) reconnecting = setTimeout(connect, STREAM_RETRY_MS);
     };
     for (const type of ["alert_created", "alert_updated", "cache_updated", "job_updated", "prewarm_progress", "reset"]) {
       stream.addEventListener(type, () => came(type));
     }
   }
 
-  // Bursts are shown together.
+  // Bursts are shown together. An alert counts in the menu of every page.
   function came(type) {
     const wanted = (byId("live")?.dataset.live || "").split(" ");
-    if (type !== "reset" && !wanted.includes(type)) return;
+    if (type !== "reset" && !wanted.includes(type) && !type.startsWith("alert_")) return;
     gathering ||= setTimeout(() => {
       gathering = null;
       updatedAt = performance.now();
-      refresh();
-      refreshDrawer();
+      update();
     }, Math.max(GATHER_MS, updatedAt + BETWEEN_UPDATES_MS - performance.now()));
+  }
+
+  // A hidden page asks for nothing, and leaves its connection to others: a browser has six for each server.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) { clearTimeout(reconnecting); stream?.close(); } else connect();
+  });
+  setInterval(() => { if (!document.hidden && stream?.readyState !== EventSource.OPEN) update(); }, POLL_MS);
+  setInterval(() => { if (!document.hidden) update(); }, SLOW_MS);
+
+  // Nothing is taken away: what was written can still be copied.
+  function loginEnded() {
+    if (loginHasEnded) return;
+    loginHasEnded = true;
+    stream?.close();
+    say("error", "登录已失效，页面不再更新", `/login?next=${encodeURIComponent(location.pathname + location.search)}`, "重新登录");
   }
 
   // ---- The drawer, and questions ---------------------------------------------------------------------------------------------------
 
+  let opener = null;
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const { elt, target } = event.detail;
+    if (target?.id !== "drawer-body" || byId("drawer").open) return;
+    const part = exchanged().find((one) => one.contains(elt));
+    opener = part ? { id: part.id, name: signed(part).find(([, element]) => element === elt)?.[0] } : null;
+  });
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id !== "drawer-body") return;
-    const drawer = byId("drawer");
-    if (!event.detail.requestConfig.headers[REFRESH]) byId("drawer-flash")?.replaceChildren();
-    if (!drawer.open) drawer.showModal();
+    byId("drawer-flash").replaceChildren();
+    if (!byId("drawer").open) byId("drawer").showModal();
+    showFields();
   });
 
   // Closed before it came: then it is not wanted any more.
@@ -255,7 +313,13 @@
   document.addEventListener("htmx:beforeSend", (event) => {
     if (event.detail.target?.id === "drawer-body") drawerRequest = event.detail.xhr;
   });
-  byId("drawer")?.addEventListener("close", () => drawerRequest?.abort());
+  byId("drawer")?.addEventListener("close", () => {
+    drawerRequest?.abort();
+    byId("drawer-body").replaceChildren();
+    // Its opener may have been exchanged meanwhile.
+    const part = opener && byId(opener.id);
+    if (part && document.activeElement === document.body) signed(part).find(([name]) => name === opener.name)?.[1].focus({ preventScroll: true });
+  });
 
   document.addEventListener("htmx:confirm", (event) => {
     if (!event.detail.question) return;
@@ -270,6 +334,8 @@
     dialog.showModal();
     dialog.querySelector('[value="yes"]').focus();
   });
+  // The key that opened the question, still held, is no answer to it.
+  byId("confirm")?.addEventListener("keydown", (event) => { if (event.repeat) event.preventDefault(); });
 
   document.addEventListener("click", (event) => {
     const target = event.target.closest("[data-close], [data-dismiss], #confirm button, .menu-button, [data-choose-all]");
@@ -295,6 +361,11 @@
     if (event.target.matches("[data-shows]")) showFields();
     countChosen();
   });
+  // What was worked out for other values is no longer of use.
+  document.addEventListener("input", (event) => {
+    const place = event.target.form?.dataset.clears;
+    if (place) byId(place).replaceChildren();
+  });
 
   // Buttons that work on chosen rows say how many these are.
   function countChosen() {
@@ -319,6 +390,7 @@
   // ---- Charts ------------------------------------------------------------------------------------------------------------------------
 
   let echartsLoading = null;
+  const drawn = new Set();
 
   function loadEcharts() {
     echartsLoading ||= new Promise((resolve, reject) => {
@@ -332,29 +404,26 @@
   }
 
   async function drawCharts() {
-    const places = [...document.querySelectorAll("[data-chart]")].filter((place) => !place.dataset.drawn);
-    if (!places.length) return;
+    if (!document.querySelector("[data-chart]")) return;
     await loadEcharts();
-    for (const place of places) {
-      if (!place.isConnected) continue;
-      place.dataset.drawn = "yes";
+    // Charts of parts that were exchanged.
+    for (const place of drawn) if (!place.isConnected) { echarts.getInstanceByDom(place)?.dispose(); drawn.delete(place); }
+    for (const place of document.querySelectorAll("[data-chart]")) {
+      if (drawn.has(place)) continue;
+      drawn.add(place);
       const data = JSON.parse(place.dataset.chart);
       const chart = echarts.init(place, null, { renderer: "canvas" });
       chart.setOption(data.kind === "trend" ? trend(data, place.clientWidth) : shares(data), true);
-      new ResizeObserver(() => chart.resize()).observe(place);
+      new ResizeObserver(() => chart.isDisposed() || chart.resize()).observe(place);
     }
-    // Charts of parts that were exchanged.
-    for (const place of drawn) if (!place.isConnected) { echarts.getInstanceByDom(place)?.dispose(); drawn.delete(place); }
-    places.forEach((place) => drawn.add(place));
   }
-  const drawn = new Set();
 
   // Tooltips as drawn text: HTML ones would need styles of their own, which the page's policy forbids.
-  const base = { animation: false, textStyle: { fontFamily: "inherit" } };
+  const base = () => ({ animation: false, textStyle: { fontFamily: getComputedStyle(document.body).fontFamily } });
 
   function trend({ days, bars, lines }, width) {
     return {
-      ...base,
+      ...base(),
       tooltip: { trigger: "axis", renderMode: "richText" },
       legend: { top: 0, type: "scroll" },
       grid: { left: 8, right: 8, top: 40, bottom: 4, containLabel: true },
@@ -372,7 +441,7 @@
 
   function shares({ items }) {
     return {
-      ...base,
+      ...base(),
       tooltip: { trigger: "item", renderMode: "richText" },
       grid: { left: 8, right: 48, top: 4, bottom: 4, containLabel: true },
       xAxis: { type: "value", minInterval: 1, show: false },
@@ -381,7 +450,6 @@
     };
   }
 
-  document.addEventListener("htmx:afterSettle", () => { drawCharts(); showFields(); countChosen(); });
   const begin = () => { drawCharts(); showFields(); countChosen(); connect(); };
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
   else begin();
