@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from fastapi import Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from zqyy_ai.admin.console import formats, names, navigation
+from zqyy_ai.admin.console import formats, names, navigation, numbers
 from zqyy_ai.admin.console.static_files import static_url
 from zqyy_ai.admin.console.visits import Visit
 
@@ -48,6 +48,7 @@ def _environment() -> Environment:
         names.window_title,
         names.chain_titles,
         names.advice_of,
+        numbers.numbers_of_answer,
     ):
         environment.filters[function.__name__] = function
     environment.globals.update(names=names, entries=navigation.ENTRIES, static_url=static_url, address=address)

@@ -31,7 +31,7 @@ class Visit:
 
     def says(self, text: str) -> None:
         """What the last action told."""
-        expect(self.page.locator("#flash, #drawer-flash").filter(has_text=text)).to_be_visible()
+        expect(self.page.locator("#flash > p, #drawer-flash > p").filter(has_text=text).last).to_be_visible()
 
     def agree(self) -> None:
         """To the question before an action."""

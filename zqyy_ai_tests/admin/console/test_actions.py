@@ -69,6 +69,8 @@ def test_one_window_is_made_and_shows_by_itself_what_it_says(bench: MemberBench,
         page.get_by_label("上月 · 贵宾包厢：缺失，没有回答").click()
         expect(page.locator(DRAWER)).to_contain_text("还没有回答")
         page.locator(DRAWER).get_by_role("button", name="运行", exact=True).click()
+        expect(page.locator("#confirm-text")).to_contain_text("最多 1 次调用")
+        operator.agree()
         operator.says("已登记 1 个窗口")
         expect(page.locator(f"{DRAWER} .tag.green").first).to_have_text("有效")
         expect(page.locator(f"{DRAWER} .insights li").first).to_be_visible()
@@ -78,6 +80,7 @@ def test_one_window_is_made_and_shows_by_itself_what_it_says(bench: MemberBench,
         # Once more: the data have not changed, and nothing is paid.
         page.locator(".cell.fresh").click()
         page.locator(DRAWER).get_by_role("button", name="运行", exact=True).click()
+        operator.agree()
         bench.wait_for_jobs(lambda statuses: statuses == ["completed"] * 2)
         assert bench.emulator.posts == 1
         page.locator(DRAWER).get_by_role("button", name="重新生成").click()
@@ -136,6 +139,7 @@ def test_all_that_is_missing_is_made_with_live_progress(bench: MemberBench, oper
     expect(progress).to_contain_text("约 ¥")
     expect(page.locator(".cell.fresh")).to_have_count(72)
     expect(page.get_by_role("button", name="补齐缺失（0）")).to_be_disabled()
+    expect(page.get_by_text("72 / 72 有效")).to_be_visible()
 
 
 def test_a_window_that_fails_says_why_in_its_cell(bench: MemberBench, operator: Visit) -> None:
@@ -145,9 +149,16 @@ def test_a_window_that_fails_says_why_in_its_cell(bench: MemberBench, operator: 
     with bench.open_run():
         page.get_by_label("上月 · 贵宾包厢：缺失，没有回答").click()
         page.locator(DRAWER).get_by_role("button", name="运行", exact=True).click()
+        operator.agree()
         expect(page.locator(DRAWER)).to_contain_text("最近一次失败")
-    page.keyboard.press("Escape")
-    expect(page.locator(".cell.failed")).to_have_count(1)
+        page.keyboard.press("Escape")
+        expect(page.locator(".cell.failed")).to_have_count(1)
+        bench.emulator.reset()
+        page.get_by_role("button", name="重试失败（1）").click()
+        operator.agree()
+        operator.says("已登记 1 个窗口")
+        expect(page.locator(".cell.fresh")).to_have_count(1)
+        expect(page.get_by_role("button", name="重试失败")).to_have_count(0)
 
 
 EVENTS = {
@@ -173,6 +184,7 @@ def test_an_event_fired_by_hand_shows_its_chain_as_a_timeline(bench: MemberBench
         bench.add_task(member, assistant)
         drawer.get_by_label("助教编号").fill(str(assistant))
     drawer.get_by_role("button", name="触发", exact=True).click()
+    operator.agree()
     operator.says("已登记任务")
     page.keyboard.press("Escape")
     [job] = bench.jobs()
@@ -194,6 +206,7 @@ def test_a_finished_load_fired_by_hand_waits_for_its_run(bench: MemberBench, ope
     drawer.get_by_label("数据就绪（预热）").check()
     expect(drawer.get_by_label("会员编号")).to_be_hidden()
     drawer.get_by_role("button", name="触发", exact=True).click()
+    operator.agree()
     operator.says("已登记任务")
     assert [job["event_type"] for job in bench.jobs()] == ["dws_completed"]
 
@@ -326,6 +339,9 @@ def test_the_pause_switch_stops_and_resumes_and_is_seen_everywhere(bench: Member
     page.get_by_role("button", name="暂停全部调用").click()
     admin.agree()
     admin.says("已暂停全部模型调用")
+    # The card and the banner turn by themselves.
+    expect(page.get_by_role("button", name="恢复")).to_be_visible()
+    expect(page.get_by_role("note")).to_contain_text("核对账单")
     admin.open_live("/prewarm")
     expect(page.get_by_role("note")).to_contain_text("核对账单")
     page.get_by_role("button", name="补齐缺失").click()
@@ -336,8 +352,8 @@ def test_the_pause_switch_stops_and_resumes_and_is_seen_everywhere(bench: Member
     page.get_by_role("button", name="恢复").click()
     admin.agree()
     admin.says("已恢复")
-    admin.open("/")
     expect(page.get_by_role("note")).to_have_count(0)
+    expect(page.get_by_role("button", name="暂停全部调用")).to_be_visible()
     admin.expect_refusals()
     assert audited(bench) == ["calls.pause", "calls.resume"]
 
@@ -370,8 +386,14 @@ def test_a_second_click_asks_for_nothing_more(bench: MemberBench, operator: Visi
     page = operator.page
     operator.open_live("/prewarm?site_id=1001")
     page.get_by_label("上月 · 贵宾包厢：缺失，没有回答").click()
-    run = page.locator(DRAWER).get_by_role("button", name="运行", exact=True)
-    expect(run).to_be_visible()
-    run.dblclick()
+    page.locator(DRAWER).get_by_role("button", name="运行", exact=True).click()
+    page.locator("#confirm button[value=yes]").dblclick()
     operator.says("已登记 1 个窗口")
     assert len(bench.jobs()) == 1
+    page.keyboard.press("Escape")
+    with bench.connection.transaction():
+        alert_id = alerts.raise_alert(bench.connection, Alert(AlertType.FAILED, "问题", site_id=SITE))
+    operator.open_live("/alerts")
+    page.locator(f"#alert-{alert_id}").get_by_role("button", name="确认").dblclick()
+    operator.says("已确认 1 条告警")
+    assert audited(bench) == ["windows.run", "alert.ack"]

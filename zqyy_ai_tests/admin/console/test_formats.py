@@ -51,7 +51,7 @@ def test_numbers_and_money_have_their_separators() -> None:
 def test_marks_are_put_where_they_belong_and_everything_is_escaped() -> None:
     text = "增长 <b>4.5%</b> 与 9%"
     assert str(formats.marked(text, [{"start": 6, "end": 10}])) == (
-        '增长 &lt;b&gt;<mark title="数据中找不到依据，请核实">4.5%</mark>&lt;/b&gt; 与 9%'
+        '增长 &lt;b&gt;<mark title="数据中找不到依据，请核实">4.5%<span class="unseen">（找不到依据）</span></mark>&lt;/b&gt; 与 9%'
     )
 
 

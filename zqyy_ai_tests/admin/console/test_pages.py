@@ -11,6 +11,7 @@ from zqyy_ai.store.database import Connection, Database
 from zqyy_ai_tests.admin.callers import OTHER_SITE, SITE, Api, open_api
 from zqyy_ai_tests.admin.console.furniture import MEMBER, OTHERS_SECRET, Furniture, pages_of, parts_of
 from zqyy_ai_tests.admin.console.visitors import sign_in
+from zqyy_ai_tests.admin.rows import add_alert
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self';"
 
@@ -21,7 +22,10 @@ def test_whoever_is_not_logged_in_comes_to_the_login_and_back_to_the_page(api: A
     form = api.anonymous.get(page.headers["location"]).text
     assert 'value="/logs?app_type=app3_clue"' in form
     part = api.anonymous.get("/logs/1", headers={"HX-Request": "true"})
-    assert (part.status_code, part.headers["hx-redirect"]) == (204, "/login")
+    assert (part.status_code, part.headers["hx-redirect"]) == (204, "/login?next=/")
+    part = api.anonymous.get("/logs/1", headers={"HX-Request": "true", "HX-Current-URL": "http://testserver/logs?page=2"})
+    assert part.headers["hx-redirect"] == "/login?next=/logs%3Fpage%3D2"
+    assert api.anonymous.get("/logs", headers={"X-Console-Refresh": "yes"}).status_code == 401
 
 
 @pytest.mark.parametrize("elsewhere", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/login"])
@@ -296,7 +300,7 @@ def test_a_wrong_form_is_answered_with_what_is_wrong_and_changes_nothing(
 def test_the_number_that_no_fact_explains_is_marked_where_it_stands(api: Api, furniture: Furniture) -> None:
     visitor = sign_in(api, api.token(Role.VIEWER))
     for path in (f"/logs/{furniture.log_id}", f"/prewarm/cell?site_id={SITE}&target_id=this_month__all"):
-        assert re.findall(r"<mark[^>]*>([^<]*)</mark>", visitor.part(path).text)[0] == "99.9%"
+        assert re.findall(r"<mark[^>]*>([^<]*)<", visitor.part(path).text)[0] == "99.9%"
     log = visitor.part(f"/logs/{furniture.log_id}").text
     assert "<strong>1</strong> 个在数据中找不到依据" in log
     assert "&#34;净收入_元&#34;: 12345" in log
@@ -305,9 +309,57 @@ def test_the_number_that_no_fact_explains_is_marked_where_it_stands(api: Api, fu
 
 def test_the_matrix_tells_fresh_stale_missing_and_failed_apart(api: Api, furniture: Furniture) -> None:
     page = sign_in(api, api.token(Role.OPERATOR)).get(f"/prewarm?site_id={SITE}").text
-    states = re.findall(r'<a class="cell (\w+)"', page)
+    states = re.findall(r'class="cell (\w+)"', page)
     assert len(states) == 72
     assert {state: states.count(state) for state in set(states)} == {"fresh": 1, "stale": 1, "failed": 1, "missing": 69}
+
+
+def test_an_answer_of_another_writer_is_shown_as_far_as_it_can_be(api: Api, connection: Connection) -> None:
+    """Without our numbers check, without insights, with whatever there is."""
+    odd = [
+        '{"text": "旧系统的回答"}',
+        '{"insights": "没有结构"}',
+        '{"insights": [1, null, {"title": 3}], "_number_check": "?"}',
+        '{"clues": {"a": 1}}',
+    ]
+    for result in odd:
+        connection.execute(
+            "INSERT INTO biz.ai_cache (cache_type, site_id, target_id, result_json, status, created_at)"
+            " VALUES ('app2_finance', %s, 'this_month__all', %s, NULL, now()), ('app3_clue', %s, %s, %s, 'valid', now())",
+            [SITE, result, SITE, str(MEMBER), result],
+        )
+    visitor = sign_in(api, api.token(Role.OPERATOR))
+    for path in (
+        f"/prewarm/cell?site_id={SITE}&target_id=this_month__all",
+        f"/members?site_id={SITE}&member_id={MEMBER}",
+        f"/members/history?site_id={SITE}&app_type=app3_clue&target_id={MEMBER}",
+    ):
+        page = visitor.part(path)
+        assert page.status_code == 200, page.text
+    assert "旧系统的回答" in visitor.part(f"/prewarm/cell?site_id={SITE}&target_id=this_month__all").text
+
+
+def test_a_page_beyond_the_last_one_is_the_last_one(api: Api, connection: Connection) -> None:
+    for number in range(21):
+        add_alert(connection, message=f"问题 {number}")
+    visitor = sign_in(api, api.token(Role.OPERATOR))
+    assert "第 2 / 2 页" in visitor.get("/alerts?page=2").text
+    assert "第 2 / 2 页" in visitor.get("/alerts?page=7").text
+    connection.execute("UPDATE biz.ai_alerts SET alert_status = 'acked' WHERE id = (SELECT min(id) FROM biz.ai_alerts)")
+    assert "第 1 / 1 页" in visitor.get("/alerts?page=2").text
+
+
+def test_a_row_of_windows_has_its_progress_until_it_is_over_whatever_was_asked_for_since(api: Api, connection: Connection) -> None:
+    visitor = sign_in(api, api.token(Role.OPERATOR))
+    visitor.post("/prewarm/run", {"site_id": SITE, "area": "vip"})
+    visitor.post("/prewarm/run", {"site_id": SITE, "target_id": "this_month__all"})
+    page = visitor.get(f"/prewarm?site_id={SITE}").text
+    assert "手动运行 8 个窗口" in page
+    assert "手动运行 1 个窗口" in page
+    connection.execute("UPDATE biz.ai_trigger_jobs SET status = 'completed', finished_at = now()")
+    page = visitor.get(f"/prewarm?site_id={SITE}").text
+    assert "手动运行 8 个窗口" not in page
+    assert "手动运行 1 个窗口" in page
 
 
 def test_a_problem_of_the_api_stays_a_problem_document(api: Api) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from zqyy_ai.admin.console.dagster_links import run_url
+from zqyy_ai.admin.console.numbers import numbers_told
 from zqyy_ai.admin.console.prompt_parts import parts_of
 from zqyy_ai.admin.console.queries import choice_of, days_of_form, id_of, last_page_at_most, needed_id, page_of
 from zqyy_ai.admin.console.rendering import render
@@ -87,8 +88,6 @@ def show(
 def detail(request: Request, visit: TheVisit, log_id: str) -> Response:
     log = get_run_log(visit.access, needed_id(log_id, "记录编号"))
     reply = read_json(log.response_text)
-    check = log.number_check or {}
-    places = check.get("unexplained")
     return render(
         request,
         visit,
@@ -96,7 +95,6 @@ def detail(request: Request, visit: TheVisit, log_id: str) -> Response:
         log=log,
         prompt=parts_of(log.request_prompt) if log.request_prompt else [],
         reply=reply if isinstance(reply, dict) else None,
-        check=check,
-        unexplained=[place for place in places if isinstance(place, dict)] if isinstance(places, list) else [],
+        check=numbers_told(log.number_check),
         run_url=run_url(request, visit.access.services.settings, log.dagster_run_id),
     )

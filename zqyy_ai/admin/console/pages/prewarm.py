@@ -16,7 +16,6 @@ from zqyy_ai.admin.problems import Problem, not_found
 from zqyy_ai.admin.routes.app_runs import refuse_while_paused, start_window_runs
 from zqyy_ai.admin.routes.manual_events import ManualEventType, ManualTriggerRequest, trigger
 from zqyy_ai.domain.apps import AppType, finance_app_of
-from zqyy_ai.domain.number_check import NUMBER_CHECK
 from zqyy_ai.domain.windows import AREA_TITLES, TIME_DIMENSION_TITLES, WINDOW_KEYS, Area, TimeDimension, WindowKey
 from zqyy_ai.engine.member_requests import BatchProgress, batch_progress
 from zqyy_ai.engine.prewarm_requests import PrewarmProgress, prewarm_progress
@@ -195,7 +194,6 @@ def cell(request: Request, visit: TheVisit, target_id: Annotated[str, Query(max_
         app=app,
         versions=versions,
         sandboxed=sandboxed,
-        NUMBER_CHECK=NUMBER_CHECK,
         question=_questions(visit)([window]),
         now=now,
     )

@@ -9,7 +9,6 @@
   const BETWEEN_UPDATES_MS = 800;
   // What changes by time alone: ages, expiries.
   const SLOW_MS = 60_000;
-  const DOUBLE_CLICK_MS = 1000;
   const LONGEST_PRESS_MS = 2000;
   // Marks what the page asks by itself.
   const REFRESH = { "X-Console-Refresh": "yes" };
@@ -55,24 +54,27 @@
   }
 
   let actionsUnderWay = 0;
-  let lastAsked = "";
-  let lastEndedAt = 0;
+
+  // The second half of a double click is no second wish, not even when the first was answered between the two.
+  document.addEventListener("click", (event) => {
+    if (event.detail > 1 && event.target.closest("[hx-post], form[hx-post] button")) {
+      event.preventDefault();
+      event.stopImmediatePropagation();
+    }
+  }, { capture: true });
 
   // An action is asked for once, however often its button is clicked. The request itself is listened to, not htmx's events: those are lost
   // with an element that was exchanged meanwhile.
   document.addEventListener("htmx:beforeRequest", (event) => {
     const { elt, xhr, requestConfig } = event.detail;
     if (requestConfig.verb !== "post") return;
-    const asked = `${requestConfig.path}?${new URLSearchParams(requestConfig.formData)}`;
-    if (elt.dataset.busy || (asked === lastAsked && performance.now() - lastEndedAt < DOUBLE_CLICK_MS)) { event.preventDefault(); return; }
-    lastAsked = asked;
+    if (elt.dataset.busy) { event.preventDefault(); return; }
     const buttons = elt.matches("form") ? [...elt.querySelectorAll("button")] : [elt];
     elt.dataset.busy = "yes";
     for (const button of buttons) button.setAttribute("aria-disabled", "true");
     actionsUnderWay += 1;
     xhr.addEventListener("loadend", () => {
       actionsUnderWay -= 1;
-      lastEndedAt = performance.now();
       delete elt.dataset.busy;
       for (const button of buttons) button.removeAttribute("aria-disabled");
       const told = JSON.parse(xhr.getResponseHeader("HX-Trigger") || "{}")["console:done"];
@@ -316,6 +318,7 @@
   byId("drawer")?.addEventListener("close", () => {
     drawerRequest?.abort();
     byId("drawer-body").replaceChildren();
+    byId("drawer-flash").replaceChildren();
     // Its opener may have been exchanged meanwhile.
     const part = opener && byId(opener.id);
     if (part && document.activeElement === document.body) signed(part).find(([name]) => name === opener.name)?.[1].focus({ preventScroll: true });
