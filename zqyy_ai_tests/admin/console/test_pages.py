@@ -117,17 +117,16 @@ ACTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("path", "form", "role"), ACTIONS)
-def test_an_action_needs_its_role_and_the_pages_own_token(
-    api: Api, connection: Connection, path: str, form: dict[str, object], role: Role
-) -> None:
-    below = Role.VIEWER if role is Role.OPERATOR else Role.OPERATOR
-    refused = sign_in(api, api.token(below)).post(path, form)
-    assert refused.status_code == 403
-    assert 'role="alert"' in refused.text
-    forged = sign_in(api, api.token(Role.ADMIN)).post(path, form, csrf_token="")
-    assert forged.status_code == 403
-    assert "请刷新页面后重试" in forged.text
+def test_an_action_needs_its_role_and_the_pages_own_token(api: Api, connection: Connection) -> None:
+    visitors = {role: sign_in(api, api.token(role)) for role in (Role.VIEWER, Role.OPERATOR, Role.ADMIN)}
+    for path, form, role in ACTIONS:
+        below = Role.VIEWER if role is Role.OPERATOR else Role.OPERATOR
+        refused = visitors[below].post(path, form)
+        assert refused.status_code == 403, path
+        assert 'role="alert"' in refused.text, path
+        forged = visitors[Role.ADMIN].post(path, form, csrf_token="")
+        assert forged.status_code == 403, path
+        assert "请刷新页面后重试" in forged.text, path
     assert connection.execute("SELECT count(*) AS rows FROM biz.ai_audit").fetchone() == {"rows": 0}
 
 
@@ -225,75 +224,75 @@ def test_a_pause_is_told_on_every_page(api: Api, connection: Connection, furnitu
         assert "暂停了全部模型调用：核对账单" in visitor.get(path).text, path
 
 
-@pytest.mark.parametrize(
-    ("path", "status", "told"),
-    [
-        ("/?range_days=5", 422, "天数应为"),
-        ("/?range_days=x", 422, "天数 &#39;x&#39; 无效"),
-        ("/?date_from=2026-04-20", 422, "需成对给出"),
-        ("/?date_from=2026-04-20&date_to=2026-04-01", 422, "截止日不能早于起始日"),
-        ("/?date_from=yesterday&date_to=2026-04-01", 422, "应为日期"),
-        ("/?site_id=abc", 422, "应为正整数"),
-        ("/?site_id=99999999999999999999", 422, ""),
-        ("/jobs?status=broken", 422, "应为 pending"),
-        ("/jobs?member_id=-1", 422, "应为正整数"),
-        ("/jobs?page=0", 422, "应为正整数"),
-        ("/jobs/999999", 404, "任务 999999 不存在"),
-        ("/logs?trigger_type=x", 422, "触发方式应为"),
-        ("/logs/999999", 404, "调用记录 999999 不存在"),
-        ("/members?member_id=x", 422, "应为正整数"),
-        ("/prewarm/cell?target_id=x", 404, "不存在"),
-        ("/alerts/runbook/x", 422, "告警类型"),
-        ("/cache?date_from=2020-01-01", 422, "最多 400 天"),
-        ("/nowhere", 404, "没有这个地址"),
-        ("/static/0000000000000000/console.css", 404, "不存在"),
-    ],
-)
-def test_a_wrong_address_is_answered_with_a_page_that_says_what_is_right(api: Api, path: str, status: int, told: str) -> None:
-    page = sign_in(api, api.token(Role.ADMIN)).get(path)
-    assert page.status_code == status
-    assert page.headers["content-type"].startswith("text/html")
-    assert told in page.text
-    assert page.headers["content-security-policy"].startswith(POLICY)
+WRONG_ADDRESSES = [
+    ("/?range_days=5", 422, "天数应为"),
+    ("/?range_days=x", 422, "天数 &#39;x&#39; 无效"),
+    ("/?date_from=2026-04-20", 422, "需成对给出"),
+    ("/?date_from=2026-04-20&date_to=2026-04-01", 422, "截止日不能早于起始日"),
+    ("/?date_from=yesterday&date_to=2026-04-01", 422, "应为日期"),
+    ("/?site_id=abc", 422, "应为正整数"),
+    ("/?site_id=99999999999999999999", 422, ""),
+    ("/jobs?status=broken", 422, "应为 pending"),
+    ("/jobs?member_id=-1", 422, "应为正整数"),
+    ("/jobs?page=0", 422, "应为正整数"),
+    ("/jobs/999999", 404, "任务 999999 不存在"),
+    ("/logs?trigger_type=x", 422, "触发方式应为"),
+    ("/logs/999999", 404, "调用记录 999999 不存在"),
+    ("/members?member_id=x", 422, "应为正整数"),
+    ("/prewarm/cell?target_id=x", 404, "不存在"),
+    ("/alerts/runbook/x", 422, "告警类型"),
+    ("/cache?date_from=2020-01-01", 422, "最多 400 天"),
+    ("/nowhere", 404, "没有这个地址"),
+    ("/static/0000000000000000/console.css", 404, "不存在"),
+]
 
 
-@pytest.mark.parametrize(
-    ("path", "form", "told"),
-    [
-        ("/prewarm/run", {"site_id": SITE}, "请指定窗口"),
-        ("/prewarm/run", {"site_id": SITE, "area": "roof"}, "区域"),
-        ("/prewarm/run", {"target_id": "this_month__all"}, "门店编号"),
-        ("/prewarm/run-missing", {"site_id": SITE, "scope": "some"}, "missing 或 all"),
-        ("/jobs", {"event_type": "note_created", "event_site_id": SITE, "member_id": 7}, "备注"),
-        ("/jobs", {"event_type": "consumption", "event_site_id": SITE}, "请填写会员编号"),
-        ("/jobs", {"event_type": "task_assigned", "event_site_id": SITE, "member_id": 7}, "助教编号"),
-        ("/jobs", {"event_type": "party", "event_site_id": SITE}, "事件"),
-        ("/alerts/act", {"action": "ack"}, "请先勾选告警"),
-        ("/alerts/act", {"action": "forget", "alert_id": 1}, "操作应为"),
-        ("/alerts/act", {"action": "ack", "alert_id": 999_999}, "告警 999999 不存在"),
-        ("/members/run", {"app_type": "app2_finance", "site_id": SITE, "member_id": 7}, "会员应用"),
-        ("/members/run", {"app_type": "app4_analysis", "site_id": SITE, "member_id": 7}, "助教编号"),
-        ("/batches/estimate", {"batch_site_id": SITE}, "请至少选择一个应用"),
-        ("/batches/estimate", {"batch_site_id": SITE, "app_types": "app3_clue", "members": "pasted"}, "请粘贴会员编号"),
-        ("/batches/estimate", {"batch_site_id": SITE, "app_types": "app3_clue", "members": "pasted", "pasted_ids": "1, zwei"}, "zwei"),
-        ("/batches/estimate", {"batch_site_id": SITE, "app_types": "app4_analysis", "members": "filtered", "only_missing": "true"}, ""),
-        ("/batches/confirm", {"batch_id": "nothing"}, "应为 UUID"),
-        ("/triggers/5", {"cron_expression": "every day"}, "应为五段"),
-        ("/triggers/1", {"cron_expression": "30 8 * * *"}, "只有 cron 触发器"),
-        ("/triggers/1", {}, "没有要修改的内容"),
-        ("/cache/pause", {"reason": " "}, "请填写暂停的原因"),
-        ("/cache/resume", {}, ""),
-        ("/cache/invalidate", {"cache_site_id": SITE, "app_type": "app2_finance", "member_id": 7}, "没有会员"),
-        ("/cache/invalidate", {"cache_site_id": SITE, "target_id": "\0"}, "NUL"),
-    ],
-)
-def test_a_wrong_form_is_answered_with_what_is_wrong_and_changes_nothing(
-    api: Api, connection: Connection, path: str, form: dict[str, object], told: str
-) -> None:
-    answer = sign_in(api, api.token(Role.ADMIN)).post(path, form)
-    assert answer.status_code in {404, 409, 422, 503}, answer.text
-    assert told in answer.text
-    assert 'role="alert"' in answer.text
+def test_a_wrong_address_is_answered_with_a_page_that_says_what_is_right(api: Api) -> None:
+    visitor = sign_in(api, api.token(Role.ADMIN))
+    for path, status, told in WRONG_ADDRESSES:
+        page = visitor.get(path)
+        assert page.status_code == status, path
+        assert page.headers["content-type"].startswith("text/html"), path
+        assert told in page.text, path
+        assert page.headers["content-security-policy"].startswith(POLICY), path
+
+
+WRONG_FORMS: list[tuple[str, dict[str, object], str]] = [
+    ("/prewarm/run", {"site_id": SITE}, "请指定窗口"),
+    ("/prewarm/run", {"site_id": SITE, "area": "roof"}, "区域"),
+    ("/prewarm/run", {"target_id": "this_month__all"}, "门店编号"),
+    ("/prewarm/run-missing", {"site_id": SITE, "scope": "some"}, "missing 或 all"),
+    ("/jobs", {"event_type": "note_created", "event_site_id": SITE, "member_id": 7}, "备注"),
+    ("/jobs", {"event_type": "consumption", "event_site_id": SITE}, "请填写会员编号"),
+    ("/jobs", {"event_type": "task_assigned", "event_site_id": SITE, "member_id": 7}, "助教编号"),
+    ("/jobs", {"event_type": "party", "event_site_id": SITE}, "事件"),
+    ("/alerts/act", {"action": "ack"}, "请先勾选告警"),
+    ("/alerts/act", {"action": "forget", "alert_id": 1}, "操作应为"),
+    ("/alerts/act", {"action": "ack", "alert_id": 999_999}, "告警 999999 不存在"),
+    ("/members/run", {"app_type": "app2_finance", "site_id": SITE, "member_id": 7}, "会员应用"),
+    ("/members/run", {"app_type": "app4_analysis", "site_id": SITE, "member_id": 7}, "助教编号"),
+    ("/batches/estimate", {"batch_site_id": SITE}, "请至少选择一个应用"),
+    ("/batches/estimate", {"batch_site_id": SITE, "app_types": "app3_clue", "members": "pasted"}, "请粘贴会员编号"),
+    ("/batches/estimate", {"batch_site_id": SITE, "app_types": "app3_clue", "members": "pasted", "pasted_ids": "1, zwei"}, "zwei"),
+    ("/batches/estimate", {"batch_site_id": SITE, "app_types": "app4_analysis", "members": "filtered", "only_missing": "true"}, ""),
+    ("/batches/confirm", {"batch_id": "nothing"}, "应为 UUID"),
+    ("/triggers/5", {"cron_expression": "every day"}, "应为五段"),
+    ("/triggers/1", {"cron_expression": "30 8 * * *"}, "只有 cron 触发器"),
+    ("/triggers/1", {}, "没有要修改的内容"),
+    ("/cache/pause", {"reason": " "}, "请填写暂停的原因"),
+    ("/cache/resume", {}, ""),
+    ("/cache/invalidate", {"cache_site_id": SITE, "app_type": "app2_finance", "member_id": 7}, "没有会员"),
+    ("/cache/invalidate", {"cache_site_id": SITE, "target_id": "\0"}, "NUL"),
+]
+
+
+def test_a_wrong_form_is_answered_with_what_is_wrong_and_changes_nothing(api: Api, connection: Connection) -> None:
+    visitor = sign_in(api, api.token(Role.ADMIN))
+    for path, form, told in WRONG_FORMS:
+        answer = visitor.post(path, form)
+        assert answer.status_code in {404, 409, 422, 503}, (path, form, answer.text)
+        assert told in answer.text, (path, form)
+        assert 'role="alert"' in answer.text, (path, form)
     assert connection.execute("SELECT count(*) AS rows FROM biz.ai_audit").fetchone() == {"rows": 0}
 
 
