@@ -100,7 +100,7 @@ def test_an_operator_sees_no_switch_of_the_whole_chain(api: Api) -> None:
     assert 'hx-post="/cache/pause' not in visitor.get("/cache").text
 
 
-ACTIONS = [
+ACTIONS: list[tuple[str, dict[str, object], Role]] = [
     ("/prewarm/run", {"site_id": SITE, "target_id": "this_month__all"}, Role.OPERATOR),
     ("/prewarm/run-missing", {"site_id": SITE}, Role.OPERATOR),
     ("/jobs", {"event_type": "consumption", "event_site_id": SITE, "member_id": 7}, Role.OPERATOR),
