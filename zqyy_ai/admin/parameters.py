@@ -10,17 +10,15 @@ from pydantic import Field
 
 LARGEST_ID = 2**63 - 1
 MOST_DAYS = 400
-_FIRST_DAY, _LAST_DAY = date(2000, 1, 1), date(2099, 12, 31)
+FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2099, 12, 31)
 
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID, examples=[1001])]
 SiteId = Annotated[int | None, Query(ge=1, le=LARGEST_ID, description="门店编号；不填为可见的全部门店", examples=[1001])]
 MemberId = Annotated[int | None, Query(ge=1, le=LARGEST_ID, description="会员编号", examples=[7])]
 DateFrom = Annotated[
-    date | None, Query(ge=_FIRST_DAY, le=_LAST_DAY, description="起始日（含），北京时间，YYYY-MM-DD", examples=["2026-04-14"])
+    date | None, Query(ge=FIRST_DAY, le=LAST_DAY, description="起始日（含），北京时间，YYYY-MM-DD", examples=["2026-04-14"])
 ]
-DateTo = Annotated[
-    date | None, Query(ge=_FIRST_DAY, le=_LAST_DAY, description="截止日（含），北京时间，YYYY-MM-DD", examples=["2026-04-20"])
-]
+DateTo = Annotated[date | None, Query(ge=FIRST_DAY, le=LAST_DAY, description="截止日（含），北京时间，YYYY-MM-DD", examples=["2026-04-20"])]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from zqyy_ai.engine.member_requests import (
     BatchProgress,
     batch_progress,
     expected_call,
+    expected_cost,
     jobs_of_plan,
     plan_backfill,
 )
@@ -98,15 +99,7 @@ def plan_batch(database: Database, settings: Settings, site_id: int, apps: Colle
     expected = {app: expected_call(app, usual) for app in calls}
     window_tokens = sum(expected[finance_app_of(window).app_type].tokens for window in windows)
     window_seconds = sum(expected[finance_app_of(window).app_type].seconds for window in windows) / settings.llm_concurrency
-    cny = sum(
-        count
-        * (
-            (expected[app].input_tokens or 0.0) * settings.input_price_cny_per_million_tokens
-            + (expected[app].output_tokens or 0.0) * settings.output_price_cny_per_million_tokens
-        )
-        / 1_000_000
-        for app, count in calls.items()
-    )
+    _, cny = expected_cost(settings, calls, usual)
     plan = BatchPlan(
         site_id=site_id,
         context=context,

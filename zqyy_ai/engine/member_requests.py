@@ -390,6 +390,17 @@ def expected_call(app_type: AppType, usual: Mapping[str, UsualCall]) -> UsualCal
     return known
 
 
+def expected_cost(settings: Settings, calls_by_app: Mapping[AppType, int], usual: Mapping[str, UsualCall]) -> tuple[float, float]:
+    """Tokens and yuan of so many calls of each application."""
+    tokens = cny = 0.0
+    for app, calls in calls_by_app.items():
+        call = expected_call(app, usual)
+        tokens += calls * call.tokens
+        cny += calls * (call.input_tokens or 0.0) * settings.input_price_cny_per_million_tokens / 1_000_000
+        cny += calls * (call.output_tokens or 0.0) * settings.output_price_cny_per_million_tokens / 1_000_000
+    return tokens, cny
+
+
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
     """How far a batch is: jobs by status, steps that are done, reused and failed, and what was spent."""

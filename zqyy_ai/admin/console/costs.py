@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 from zqyy_ai.admin.access import Access
 from zqyy_ai.domain.apps import AppType
-from zqyy_ai.engine.member_requests import HISTORY, expected_call
-from zqyy_ai.engine.prices import cost_cny
+from zqyy_ai.engine.member_requests import HISTORY, expected_cost
 from zqyy_ai.store import run_logs
 from zqyy_ai.store.run_logs import UsualCall
 
@@ -20,14 +19,5 @@ class Costs:
 
     def at_most(self, calls_by_app: Mapping[AppType, int]) -> str:
         """最多 9 次调用，约 21,000 Token、¥0.02."""
-        tokens = yuan = 0.0
-        for app, calls in calls_by_app.items():
-            call = expected_call(app, self._usual)
-            tokens += calls * call.tokens
-            yuan += calls * cost_cny(
-                self._settings,
-                tokens=round(call.tokens),
-                input_tokens=round(call.input_tokens or 0),
-                output_tokens=round(call.output_tokens or 0),
-            )
-        return f"最多 {sum(calls_by_app.values()):,} 次调用，约 {round(tokens):,} Token、¥{yuan:.2f}"
+        tokens, cny = expected_cost(self._settings, calls_by_app, self._usual)
+        return f"最多 {sum(calls_by_app.values()):,} 次调用，约 {round(tokens):,} Token、¥{cny:.2f}"

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from zqyy_ai.admin.parameters import LARGEST_ID, DayRange, Page, wrong_query
+from zqyy_ai.admin.parameters import FIRST_DAY, LARGEST_ID, LAST_DAY, DayRange, Page, wrong_query
 from zqyy_ai.admin.problems import Problem
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -24,7 +24,6 @@ class Counted(Protocol):
 
 Found = TypeVar("Found", bound=Counted)
 
-_FIRST_DAY, _LAST_DAY = date(2000, 1, 1), date(2099, 12, 31)
 _LARGEST_PAGE = 100_000
 PAGE_SIZE = 20
 
@@ -74,7 +73,7 @@ def _day(text: str, what: str) -> date | None:
         found = date.fromisoformat(text)
     except ValueError:
         found = None
-    if found is None or not _FIRST_DAY <= found <= _LAST_DAY:
+    if found is None or not FIRST_DAY <= found <= LAST_DAY:
         raise Problem(422, f"{what} {text[:40]!r} 无效：应为日期，如 2026-04-20")
     return found
 

@@ -4,13 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
-from zqyy_ai.admin.access import SESSION_COOKIE
+from zqyy_ai.admin.access import SESSION_COOKIE, authenticate
 from zqyy_ai.admin.console.rendering import go_to, render
 from zqyy_ai.admin.console.visits import TheVisit
 from zqyy_ai.admin.problems import Problem
 from zqyy_ai.admin.routes import session
 from zqyy_ai.admin.services import TheServices
-from zqyy_ai.domain.access import Role
+from zqyy_ai.domain.access import Caller, Role
 
 router = APIRouter(include_in_schema=False)
 
@@ -38,16 +38,21 @@ def log_in(
     try:
         if not token.strip():
             raise Problem(422, "请粘贴令牌")
-        login = session.log_in(session.LoginRequest(token=token.strip()[:200]), request, response, services)
+        body = session.LoginRequest(token=token.strip()[:200])
+        _refuse_services(authenticate(request, services, body.token))
+        session.log_in(body, request, response, services)
     except Problem as problem:
         told = "令牌无效或已撤销，请检查是否完整粘贴" if problem.status == 401 else problem.detail
         page = render(request, None, "sign_in.html", http_status=problem.status, next_path=_safe(next_path), problem=told)
         page.headers.update(problem.headers)
         return page
-    if login.role in {Role.INTERNAL, Role.READER}:
-        told = f"角色 {login.role.value} 的令牌不能使用控制台：请用 viewer、operator 或 admin 的令牌登录"
-        return render(request, None, "sign_in.html", http_status=403, next_path=_safe(next_path), problem=told)
     return response
+
+
+def _refuse_services(caller: Caller) -> None:
+    """Before there is a session. Raises Problem 403."""
+    if caller.role in {Role.INTERNAL, Role.READER}:
+        raise Problem(403, f"角色 {caller.role.value} 的令牌不能使用控制台：请用 viewer、operator 或 admin 的令牌登录")
 
 
 @router.post("/logout")

@@ -10,7 +10,7 @@ from fastapi import Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from zqyy_ai.admin.access import SESSION_COOKIE, Access, check_csrf
-from zqyy_ai.admin.parameters import LARGEST_ID
+from zqyy_ai.admin.console.queries import id_of
 from zqyy_ai.admin.problems import Problem, not_found
 from zqyy_ai.admin.request_ids import request_id_of
 from zqyy_ai.admin.services import Services, TheServices
@@ -76,16 +76,7 @@ async def _visit(
     services: TheServices,
     site_id: Annotated[str, Query(max_length=20)] = "",
 ) -> Visit:
-    return await run_in_threadpool(_look_up, request, services, _site_id(site_id))
-
-
-def _site_id(text: str) -> int | None:
-    """An empty choice in a form means all sites."""
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= LARGEST_ID):
-        raise Problem(422, f"门店编号 {text!r} 无效：应为正整数")
-    return int(text)
+    return await run_in_threadpool(_look_up, request, services, id_of(site_id, "门店编号"))
 
 
 def _look_up(request: Request, services: Services, site_id: int | None) -> Visit:

@@ -11,6 +11,7 @@ from zqyy_ai.admin.console import names
 from zqyy_ai.admin.console.queries import choice_of, days_of_form, id_of, needed_id, request_of
 from zqyy_ai.admin.console.rendering import done, render
 from zqyy_ai.admin.console.visits import AdministratorVisit, OperatorVisit, TheVisit, Visit
+from zqyy_ai.admin.parameters import MOST_DAYS
 from zqyy_ai.admin.problems import Problem
 from zqyy_ai.admin.routes import pauses
 from zqyy_ai.admin.routes.budget import budget
@@ -22,8 +23,6 @@ from zqyy_ai.guards.call_pauses import calls_in_flight
 from zqyy_ai.store import run_log_sums
 
 router = APIRouter(prefix="/cache")
-
-_MOST_DAYS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +47,8 @@ def show(
     today = business_date_at(visit.access.services.clock.now())
     last = days.date_to or today
     first = days.date_from or last.replace(day=1)
-    if last - first >= timedelta(days=_MOST_DAYS):
-        raise Problem(422, f"最多 {_MOST_DAYS} 天")
+    if last - first >= timedelta(days=MOST_DAYS):
+        raise Problem(422, f"最多 {MOST_DAYS} 天")
     found = budget(visit.access)
     with visit.access.database.transaction() as connection:
         in_flight = calls_in_flight(connection) if visit.access.scope.is_all else None
@@ -63,7 +62,6 @@ def show(
         first=first,
         last=last,
         in_flight=in_flight,
-        apps=tuple(AppType),
     )
 
 

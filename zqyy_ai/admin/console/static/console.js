@@ -4,6 +4,8 @@
 (() => {
   const STREAM_RETRY_MS = 3000;
   const POLL_MS = 5000;
+  // A server that takes requests and does not answer them: its database hangs.
+  const ANSWER_MS = 10_000;
   const GATHER_MS = 200;
   // A page is a whole rendering to the server: at most so often, however much happens.
   const BETWEEN_UPDATES_MS = 800;
@@ -91,10 +93,12 @@
     if ((xhr.getResponseHeader("Content-Type") || "").startsWith("text/html")) flash().innerHTML = xhr.responseText;
     else say("error", `请求失败（${xhr.status}）`);
   });
-  document.addEventListener("htmx:sendError", (event) => {
-    const isAction = event.detail.requestConfig.verb === "post";
-    say("error", isAction ? "连接中断，不确定操作是否已送达：恢复后请先查看结果，再决定是否重做" : "连接不上服务，请稍后再试");
-  });
+  for (const loss of ["htmx:sendError", "htmx:timeout"]) {
+    document.addEventListener(loss, (event) => {
+      const isAction = event.detail.requestConfig.verb === "post";
+      say("error", isAction ? "连接中断，不确定操作是否已送达：恢复后请先查看结果，再决定是否重做" : "连接不上服务，请稍后再试");
+    });
+  }
 
   // ---- The parts of the page that live ---------------------------------------------------------------------------------------------
 
@@ -146,7 +150,7 @@
 
   // Null where the answer is not to be used. Throws where there is none.
   async function ask(path) {
-    const answer = await fetch(path, { headers: REFRESH });
+    const answer = await fetch(path, { headers: REFRESH, signal: AbortSignal.timeout(ANSWER_MS) });
     if (answer.status === 401) { loginEnded(); return null; }
     if (answer.status >= 500) throw new Error(String(answer.status));
     return answer.ok ? answer.text() : null;
